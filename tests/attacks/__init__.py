@@ -1,0 +1,1 @@
+"""Hostile and broken submissions, each with the result it must get: see `table`."""
