@@ -1,0 +1,135 @@
+"""The HTML edition's sources: fast checks. Building it, and site/check.py in a browser, find the rest."""
+
+import json
+import re
+import tomllib
+
+import numpy as np
+import pytest
+
+from byhand import site
+from byhand.interactive import sliders, stepper
+from byhand.notebooks import ROOT
+from byhand.taught import defined_names, rule_sources
+
+LECTURES = sorted((ROOT / "lectures").glob("*.ipynb"))
+SITE = ROOT / "site"
+each_lecture = pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+
+
+# --- sources -------------------------------------------------------------------------------------
+
+
+def test_requirements_are_pinned():
+    lines = (SITE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [line.partition("#")[0].strip() for line in lines]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in wanted if line)
+
+
+def test_vendored_katex_is_complete_and_has_its_licence():
+    folder = SITE / "_static" / "katex"
+    style = (folder / "katex.min.css").read_text(encoding="utf-8")
+    named = set(re.findall(r"url\(([^)]+)\)", style))
+    assert named == {f"fonts/{path.name}" for path in (folder / "fonts").iterdir()}
+    assert "MIT" in (folder / "LICENSE").read_text(encoding="utf-8")
+
+
+@each_lecture
+def test_each_unit_has_its_picture_on_the_home_page(path):
+    pictures = tomllib.loads((SITE / "units.toml").read_text(encoding="utf-8"))
+    assert path.stem in pictures, f"draw the pattern of {path.stem} in site/units.toml"
+    rows = pictures[path.stem]["jacobian"]
+    assert rows and all(re.fullmatch(r"[-+.]+", row) and len(row) == len(rows[0]) for row in rows)
+
+
+def test_pictures_are_of_units():
+    pictures = tomllib.loads((SITE / "units.toml").read_text(encoding="utf-8"))
+    assert set(pictures) <= {path.stem for path in LECTURES}
+
+
+@each_lecture
+def test_each_taught_rule_has_its_row_in_the_cheat_sheet(path):
+    sheet = (ROOT / "mathnotes" / "99-cheatsheet.md").read_text(encoding="utf-8")
+    rows = [line for line in sheet.splitlines() if line.startswith(f"| [{path.stem[:2]} ") and path.name in line]
+    rules = {name for source in rule_sources(path.stem).values() for name in defined_names(source)}
+    for rule in sorted(name for name in rules if name.endswith("_vjp")):
+        row = next((row for row in rows if f"`{rule}`" in row), None)
+        assert row, f"99-cheatsheet.md has no row for {rule}"
+        assert len([cell for cell in row.strip("|").split(" | ") if cell.strip()]) == 6, rule
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mathnotes").glob("*.md")), ids=lambda path: path.stem)
+def test_pictures_in_mathnotes_have_alt_text(path):
+    assert not re.search(r"!\[.{0,9}\]\(", path.read_text(encoding="utf-8"))
+
+
+def test_missing_parts_are_named(monkeypatch):
+    monkeypatch.setattr(site, "_is_installed", lambda part: part != "furo")
+    with pytest.raises(site.SiteError, match=r"furo.*site/requirements.txt"):
+        site.build()
+
+
+# --- interactive figures -------------------------------------------------------------------------
+
+START = {"a": 0.5, "b": -1.0}
+ALT = "Two numbers and their sum and product."
+
+
+def sums(x):
+    return {"y": np.array([x[0] + x[1], x[0] * x[1]])}
+
+
+def figure(**changes):
+    options = {"start": START, "compute": sums, "script": "return [x[0] + x[1], x[0] * x[1]]", "alt": ALT} | changes
+    return sliders(**options)
+
+
+def test_sliders_draw_the_numbers_that_python_computed():
+    text = figure().text
+    assert re.findall(r"class='v'[^>]*>([^<]+)<", text) == ["0.50", "-1.00", "-0.50", "-0.50"]
+
+
+def test_interactive_figures_are_reproducible_small_and_apart():
+    assert figure().text == figure().text
+    other = figure(start={"a": 0.5, "b": -0.5}).text
+    assert re.search('id="([^"]+)"', figure().text)[1] != re.search('id="([^"]+)"', other)[1]
+
+
+@each_lecture
+def test_stored_interactive_figures_are_small_and_load_nothing(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", []):
+            text = "".join(output.get("data", {}).get("text/html", ""))
+            if "byhand-figure" in text:
+                assert len(text.encode()) < 6 * 1024
+                assert not re.search(r"https?://(?!www\.w3\.org/)", text)
+                assert len(re.search(r'<img alt="([^"]*)"', text)[1]) > 20
+
+
+def test_sliders_refuse_a_start_that_is_no_step():
+    with pytest.raises(ValueError, match=r"a starts at 0.55"):
+        figure(start={"a": 0.55, "b": 0.0})
+    with pytest.raises(ValueError, match=r"b starts at 4"):
+        figure(start={"a": 0.5, "b": 4.0})
+
+
+def test_a_figure_needs_an_alt_text():
+    with pytest.raises(ValueError, match="alt"):
+        figure(alt="sum")
+    with pytest.raises(ValueError, match="alt"):
+        stepper("q = x + y", {}, {}, alt="")
+
+
+def test_stepper_shows_values_forward_then_gradients_backward():
+    values = {"x": -2, "y": 5, "z": -4, "q": 3, "f": -12}
+    gradients = {"f": 1, "q": -4, "z": 3, "x": -4, "y": -4}
+    text = stepper("q = x + y\nf = q * z", values, gradients, alt="The circuit (x + y) z, walked through.").text
+    shown = re.findall(r"fill='(#\w+)' data-k='(\d)'>([^<]+)<", text.replace("%23", "#"))
+    steps = {colour: sorted((int(k), number) for c, k, number in shown if c == colour) for colour, _, _ in shown}
+    assert steps["#0072B2"] == [(0, "5"), (0, "−2"), (0, "−4"), (1, "3"), (2, "−12")]
+    assert steps["#D55E00"] == [(3, "1"), (4, "3"), (4, "−4"), (5, "−4"), (5, "−4")]
+
+
+def test_stepper_refuses_a_name_that_the_circuit_lacks():
+    with pytest.raises(ValueError, match="no w"):
+        stepper("q = x + y", {"w": 1}, {}, alt="The circuit x + y, walked through.")
