@@ -103,7 +103,7 @@ def new(stem: Annotated[str, typer.Argument(help="Two digits and a name, as 23-p
     for path in paths:
         console.print(f"wrote {name_of(path)}")
     console.print(
-        "Now write what stands between « and ». Then add torch's forward to tests/forwards.py, and rows to "
+        "Now write what stands between « and ». Then add torch's forward to tests/forwards/, and rows to "
         "the README's table of units, to site/units.toml and to mathnotes/99-cheatsheet.md."
     )
 

@@ -127,7 +127,7 @@ def test_rules_define_and_do_nothing_else(path):
 def test_rules_use_only_imports_and_each_other(path):
     sources = rule_sources(path.stem).values()
     defined = set().union(*map(defined_names, sources))
-    imported = {name for name in vars(taught(path.stem)) if not name.startswith("__")} - defined
+    imported = {name for name in vars(taught(path.stem)) if not name.startswith("__")} - defined if defined else set()
     for source in sources:
         assert free_names(source) <= defined | imported
 

@@ -1,0 +1,3 @@
+"""Part 1, chains."""
+
+RULES = {}

@@ -1,0 +1,3 @@
+"""Part 2, elementwise operations."""
+
+RULES = {}

@@ -1,0 +1,49 @@
+"""Part 6, networks."""
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+from byhand.jacobian import jacobian
+from forwards.inputs import Case, Rule, arrays
+
+# --- 61 ------------------------------------------------------------------------------------------
+
+
+@st.composite
+def probabilities(draw, size):
+    """A label of this many classes: one-hot, or spread out; it sums to one."""
+    if draw(st.booleans()):
+        return np.eye(size)[draw(st.integers(0, size - 1))]
+    weights = np.array(draw(st.lists(st.integers(1, 9), min_size=size, max_size=size)), dtype=float)
+    return weights / weights.sum()
+
+
+def two_layer(x, W0, W1, t):
+    h = x @ W0
+    a = torch.relu(h)
+    z = a @ W1
+    return h, a, z, torch.softmax(z, dim=0), -torch.sum(t * torch.log_softmax(z, dim=0))
+
+
+@st.composite
+def two_layer_cases(draw):
+    D, H, K = (draw(st.integers(1, 4)) for _ in range(3))
+    x = draw(arrays((D,), draw(st.sampled_from([1.0, 2.0**-20, 8.0])), exact=True))
+    W0 = draw(arrays((D, H), exact=True))
+    W1 = draw(arrays((H, K), 0.125, exact=True))
+    return Case((x, W0, W1, draw(probabilities(K))))
+
+
+def two_layer_jacobians(rules, x, W0, W1, t):
+    dL_ds, ds_dz, dz_da, da_dh, dh_dW0, dz_dW1 = rules.two_layer_jacobians(x, W0, W1, t)
+    of_W0, of_W1 = jacobian(lambda W0, W1: two_layer(torch.tensor(x.copy()), W0, W1, torch.tensor(t))[-1], W0, W1)
+    dL_dz = dL_ds @ ds_dz
+    return [(dL_dz @ dz_da @ da_dh @ dh_dW0, of_W0), (dL_dz @ dz_dW1, of_W1)]
+
+
+RULES = {
+    "61-two-layer": {
+        "two_layer": Rule(two_layer, two_layer_cases(), two_layer_cases(), labels=(3,), jacobians=two_layer_jacobians),
+    },
+}
