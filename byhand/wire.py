@@ -14,11 +14,14 @@ answer lives in another process.
 """
 
 import dis
+import functools
 import types
 
 import numpy as np
 
 PLAIN = (type(None), bool, int, float, str)
+# What may stand around an answer's function, and the attribute that holds it.
+WRAPPERS = {functools.partial: "func", np.vectorize: "pyfunc", type(functools.cache(len)): "__wrapped__"}
 
 
 class NotAnswered(Exception):
@@ -158,6 +161,8 @@ class Home:
                     raise NotAnswered(name)
                 return self._function(name, value)
             return self._handle(value)
+        if type(value) in WRAPPERS and self._is_defined_here(getattr(value, WRAPPERS[type(value)])):
+            return self._function(name, value)
         if callable(value):
             return value
         return self._received(name, value)
@@ -215,28 +220,29 @@ class Home:
 class Handle:
     """A class or an object that lives on the answers' side. Construct, call, read; never assign."""
 
-    __slots__ = ("_home", "_value")
+    # Named so that no attribute of an answer's object is hidden behind them.
+    __slots__ = ("_handle_home", "_handle_target")
 
-    def __init__(self, home, value):
-        object.__setattr__(self, "_home", home)
-        object.__setattr__(self, "_value", value)
+    def __init__(self, home, target):
+        object.__setattr__(self, "_handle_home", home)
+        object.__setattr__(self, "_handle_target", target)
 
     def __getattr__(self, attribute):
-        home, value = self._home, getattr(self._value, attribute)
-        name = f"{_name_of(self._value)}.{attribute}"
+        home, value = self._handle_home, getattr(self._handle_target, attribute)
+        name = f"{_name_of(self._handle_target)}.{attribute}"
         if isinstance(value, (types.FunctionType, types.MethodType)):
             return home._function(name, value)
         return home._received(name, value)
 
     def __call__(self, *args, **kwargs):
-        return self._home._function(_name_of(self._value), self._value)(*args, **kwargs)
+        return self._handle_home._function(_name_of(self._handle_target), self._handle_target)(*args, **kwargs)
 
     def __setattr__(self, attribute, value):
-        raise TypeError(f"a check may not assign {_name_of(self._value)}.{attribute}; call a method that does.")
+        raise TypeError(f"a check may not assign {_name_of(self._handle_target)}.{attribute}; call a method that does.")
 
 
 def _target(handle):
-    return object.__getattribute__(handle, "_value")
+    return object.__getattribute__(handle, "_handle_target")
 
 
 def _name_of(value):

@@ -580,6 +580,54 @@ def test_a_change_of_arrays_in_a_container_is_seen_where_it_is_allowed(made):
     )
 
 
+@pytest.mark.parametrize(
+    "wrapped", ["functools.partial(scale, a=1.0)", "functools.cache(scale)", "np.vectorize(scale)"]
+)
+def test_an_answer_behind_a_wrapper_keeps_the_contract(wrapped):
+    """partial, cache and vectorize hide a plain function: what it returns is copied and refused as ever."""
+    answer = f"""
+    import functools
+
+    def scale(x, a=1.0):
+        return [{{x}}]
+
+    wrapped = {wrapped}
+
+    @check
+    def scales(rng):
+        same(y=(wrapped(2.0), 2.0))
+    """
+    with pytest.raises(Mismatch, match="what wrapped returns is"):
+        notebook(answer)
+
+
+def test_a_function_that_was_imported_is_no_answer():
+    """A cached function of a package may return anything, as `taught` returns a module."""
+    notebook(
+        """
+        from byhand.taught import taught
+
+        @check
+        def sums_to_one(rng):
+            same(y=(taught("51-softmax").softmax(rng.normal(size=3)).sum(), 1.0))
+        """
+    )
+
+
+def test_an_object_may_name_its_attributes_as_it_likes():
+    notebook(
+        """
+        class Box:
+            def __init__(self, value):
+                self._value, self._home = value, -value
+
+        @check
+        def box_holds_its_value(rng):
+            same(value=(Box(2.0)._value, 2.0), home=(Box(2.0)._home, -2.0))
+        """
+    )
+
+
 def test_what_an_answer_keeps_is_a_copy():
     """An answer cannot reach the check's arrays later, nor the check those of the answer."""
     kept = """

@@ -164,35 +164,76 @@ HONEST_WRONG = {
 }
 
 
-VERDICTS = {"passed": {"right"}, "skipped": {"unanswered"}, "failure": {"wrong", "error"}}
+# Attacks that fake nothing. Left out are those that could harm the machine without a sandbox (floods,
+# memory, forks, signals, files), and those that only a grader can put right: cells that were moved,
+# doubled or deleted, checks that were rewritten, and a kernel ended by another cell than the answer's.
+ALSO_AT_HOME = """object arrays; booleans; nan everywhere; inputs set to zero; nothing returned; too few returned;
+a generator; text; a loop; a loop in the cell; many slow calls; a huge array; an array of many axes;
+an empty array that is wide; a list that holds itself; a deep list; an integer without end; text without end;
+endless recursion; an error with a huge text; an error that cannot be shown; sys.exit; os._exit; os._exit in the cell;
+os.abort in the cell; a segmentation fault; a thread that ends the process later; an empty file; no JSON;
+half a notebook; a list; a number; cells that are none; cells without a source; nbformat 3; a directory; no such file;
+an answer deleted; an answer made Markdown; cell ids lost; schema_version 99; a NUL byte; a syntax error;
+IPython's magics; a figure; a chatty answer; a helper in a cell of its own; an endless cell of its own"""
+AT_HOME = {
+    "passed": {"right"},
+    "skipped": {"unanswered"},
+    "failure": {"wrong", "error", "timeout", "died", "missing"},
+    "unreadable": {"unreadable"},
+}
+
+
+def at_home(paths, folder):
+    """{path: {grade_id: (what pytest says of its check, in which words)}} as a student sees it."""
+    options = ["-o", "addopts=", "--nbval-current-env", "--nbval-cell-timeout=2", "-p", "no:cacheprovider"]
+    options += ["-n2", "--dist", "loadfile", "-p", "conftest", "--continue-on-collection-errors"]
+    options += ["--rootdir", folder, "-c", ROOT / "pyproject.toml", f"--junitxml={folder / 'junit.xml'}"]
+    command = [sys.executable, "-m", "pytest", *options, folder / "exercises"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, timeout=300)
+    items = {}
+    for case in ElementTree.parse(folder / "junit.xml").iter("testcase"):
+        words = "".join(child.get("message", "") + (child.text or "") for child in case)
+        tag = next((child.tag for child in case if child.tag in AT_HOME), "passed")
+        items[case.get("classname").removesuffix(".ipynb").split(".")[-1], case.get("name")] = tag, words
+    return {path: checks_among(items, path) for path in paths}
+
+
+def checks_among(items, path):
+    try:
+        notebook = json.loads(path.read_text())
+        cells = [found for found in notebook["cells"] if found["cell_type"] == "code"]
+        names = {mark(found).get("grade_id"): f"Cell {number}" for number, found in enumerate(cells)}
+    except (OSError, ValueError, KeyError, TypeError):
+        names = {}
+    told = {name: items.get((path.stem, place)) for name, place in names.items()}
+    passed = [place for (stem, place), (tag, _) in items.items() if stem == path.stem and tag == "passed"]
+    return {name: told.get(name) or ("passed" if passed else "unreadable", "") for name in list(questions(STEM))[:3]}
 
 
 def test_the_grader_agrees_with_pytest(tmp_path):
     """The same verdicts where a student runs `pytest` on the exercise, and the same words."""
     folder = tmp_path / "exercises"
     folder.mkdir()
-    paths = {}
-    for name, sources in HONEST_WRONG.items():
-        paths[name] = with_answers(folder, **sources).rename(folder / f"{name}.ipynb")
-    options = ["-o", "addopts=", "--nbval-current-env", "-p", "no:cacheprovider", "-p", "conftest"]
-    options += ["--rootdir", tmp_path, "-c", ROOT / "pyproject.toml", f"--junitxml={tmp_path / 'junit.xml'}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pytest", *options, *paths.values()]
-    subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, timeout=120)
-
-    items = {}
-    for case in ElementTree.parse(tmp_path / "junit.xml").iter("testcase"):
-        words = "".join(child.get("message", "") + (child.text or "") for child in case)
-        tag = next((child.tag for child in case if child.tag in VERDICTS), "passed")
-        items[case.get("classname").split(".")[-2], case.get("name")] = tag, words
-    cells = [found for found in load("exercises", STEM)["cells"] if found["cell_type"] == "code"]
-    names = {mark(found).get("grade_id"): f"Cell {number}" for number, found in enumerate(cells)}
-    for name, path in paths.items():
-        for result in graded(path)[:3]:
-            tag, words = next(item for key, item in items.items() if key == (name, names[result.question]))
-            assert result.status in VERDICTS[tag], (name, tag, words, result)
+    whole = [with_answers(folder, **HONEST_WRONG[name]).rename(folder / f"{name}.ipynb") for name in HONEST_WRONG]
+    chosen = {name.strip() for name in ALSO_AT_HOME.split(";")}
+    attacks = [attack for attack in ATTACKS if attack.name in chosen]
+    assert len(attacks) == len(chosen)
+    paths = list(whole)
+    for number, attack in enumerate(attacks):
+        paths.append(folder / f"attack{number}.ipynb")
+        made = attack.make(folder)
+        if made.exists():
+            made.rename(paths[-1])
+    names = [path.stem for path in whole] + [attack.name for attack in attacks]
+    told = at_home(paths, tmp_path)
+    for name, path in zip(names, paths, strict=True):
+        results = by_question(graded(path))
+        for question in told[path] if path in whole else [QUESTION]:
+            (tag, words), result = told[path][question], results[question]
+            assert result.status in AT_HOME[tag], (name, tag, words, result)
             if result.status == "wrong":
-                assert result.reason.splitlines()[0] in words
+                assert result.reason.splitlines()[0] in words, name
 
 
 def test_a_known_mistake_is_named(tmp_path):
@@ -253,6 +294,30 @@ def test_a_bug_in_a_check_is_no_mistake_of_the_student(bug, tmp_path):
     results = graded(with_answers(tmp_path), release=release_with(tmp_path, hidden=bug))
     assert [result.status for result in results] == ["right", "ungraded", "right", "manual"]
     assert results[1].points is None
+
+
+TAKEN = "from byhand.taught import taught\nsoftmax = taught('51-softmax').softmax"
+USES_IT = """
+@check
+def twice_softmax_sums_to_two(rng):
+    same(y=(twice(rng.normal(size=3)).sum(), 2.0))
+"""
+
+
+def test_a_rule_that_the_exercise_gives_is_there_and_no_other(tmp_path):
+    """A given cell takes a rule from a lecture: in the sandbox lies this lecture alone."""
+    twice = "def twice(x):\n    return 2 * softmax(x)"
+    cells = [(TAKEN, None, []), ("def twice(x):\n    raise NotImplementedError", is_answer("twice"), [])]
+    cells += [(USES_IT, is_check("twice_softmax_sums_to_two"), [])]
+    release = release_with(tmp_path, *cells)
+
+    def status(source):
+        path = with_answers(tmp_path, release=release, twice=source)
+        return by_question(graded(path, release=release))["twice_softmax_sums_to_two"].status
+
+    assert status(twice) == "right"
+    other = "from byhand.taught import taught\ntaught('61-two-layer')\n"
+    assert status(other + twice) == "error"
 
 
 NODE = "class Node:\n    def __init__(self, value):\n        self.value = value"

@@ -1,8 +1,9 @@
 """Where a student's code runs: a process in bubblewrap that sees no course, no torch and no network.
 
-The sandbox has Python's own library, the packages that NumPy, matplotlib and IPython need, and
-the few modules of byhand that exercises import, all read-only. It may write to a small /tmp of its
-own. The judge talks to it over one socket and ends it by killing the namespace it lives in.
+The sandbox has Python's own library, the packages that NumPy, matplotlib and IPython need, the few
+modules of byhand that exercises import, and the lectures whose rules a given cell takes, all
+read-only. It may write to a small /tmp of its own. The judge talks to it over one socket and ends it
+by killing the namespace it lives in.
 """
 
 import contextlib
@@ -78,8 +79,8 @@ def is_available():
 # --- what is inside ------------------------------------------------------------------------------
 
 
-def _walls(limits):
-    """The bubblewrap command up to the program: namespaces, the system, Python, packages."""
+def _walls(limits, lectures=()):
+    """The bubblewrap command up to the program: namespaces, the system, Python, packages, lectures."""
     command = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--disable-userns"]
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox", "--clearenv"]
     for name, value in _environment("/tmp").items():
@@ -96,7 +97,7 @@ def _walls(limits):
         command += ["--tmpfs", str(path), "--remount-ro", str(path)]
     command += ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.files), "--tmpfs", "/dev/shm"]
     command += ["--size", str(limits.files), "--tmpfs", "/tmp", "--chdir", "/tmp"]
-    for name, path in _packages().items():
+    for name, path in [*_packages().items(), *((f"lectures/{path.name}", path) for path in lectures)]:
         command += ["--ro-bind", str(path), f"{PACKAGES}/{name}"]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
 
@@ -212,10 +213,13 @@ def _resource_limits(limits, groups):
 
 
 class Sandbox:
-    """A running guest. `ask` sends it a request; `stop` ends it and all that it started."""
+    """A running guest. `ask` sends it a request; `stop` ends it and all that it started.
 
-    def __init__(self, limits, unsafe=False):
-        self.limits, self.number, self.pending = limits, 0, bytearray()
+    lectures: paths of those whose rules the exercise gives.
+    """
+
+    def __init__(self, limits, unsafe=False, lectures=()):
+        self.limits, self.lectures, self.number = limits, lectures, 0
         self.groups = [] if unsafe else _control_groups(limits)
         self.folder = tempfile.mkdtemp(prefix="byhand-") if unsafe else None
         self.link, theirs = socket.socketpair()
@@ -247,7 +251,7 @@ class Sandbox:
             return [sys.executable, "-sP", "-c", program]
         enter = "".join(f"echo $$ > {path}/cgroup.procs && " for path in self.groups)
         python = [os.path.realpath(sys.executable), "-sSP", "-c", program]
-        return ["/bin/sh", "-c", f'{enter}exec "$@"', "sh", *_walls(self.limits), *python]
+        return ["/bin/sh", "-c", f'{enter}exec "$@"', "sh", *_walls(self.limits, self.lectures), *python]
 
     def ask(self, message, raw, seconds):
         """(reply, its raw bytes). Raises Stopped, after which nothing is left to do but `stop`."""

@@ -457,7 +457,9 @@ def _(notebook, folder):
 
 @changed("an answer made Markdown", "missing", says="markdown")
 def _(notebook, folder):
-    answer(notebook, TARGET)["cell_type"] = "markdown"
+    found = answer(notebook, TARGET)
+    found["cell_type"] = "markdown"
+    del found["outputs"], found["execution_count"]
 
 
 @changed("an answer twice, ids and all", "unreadable", says="2 cells")
