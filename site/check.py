@@ -30,6 +30,7 @@ QUIET += ["--disable-background-networking", "--disable-component-update"]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 LIMITS = {"index.html": 80}  # KiB sent for a page, compressed
 LIMIT, SHIFT = 250, 0.01
+MISSING = "no/such/page"  # gets the page 404.html
 
 # What is measured inside a page. A formula may be wider than its box, which scrolls; but no end of it may
 # lie where scrolling does not reach, and its number must not lie on it.
@@ -168,7 +169,7 @@ def look_at(browser, address, name, axe):
 
 
 def _is_fault(line, name):
-    return line.type == "error" and not (name == "no/such/page" and "404" in line.text)
+    return line.type == "error" and not (name == MISSING and "404" in line.text)
 
 
 # Thousands of spans look alike. Of each kind of code token one is left to be judged, and of formulas the first.
@@ -306,32 +307,34 @@ def _tab_to(page, target):
     return False
 
 
-def from_a_folder(browser, folder, names):
-    """The same pages from file://: nothing is missing, nothing asks a host, and search finds softmax."""
+def from_a_folder(browser, path):
+    """The same page from file://: nothing is missing, nothing asks a host, and its figures work."""
     problems = []
     page = browser.new_context(viewport=DESK).new_page()
     # A browser refuses to preload a font from a folder, and then loads it all the same.
-    page.on(
-        "requestfailed", lambda r: None if r.url.endswith("woff2") else problems.append(f"file://: missing {r.url}")
-    )
-    page.on("pageerror", lambda error: problems.append(f"file://: {error}"))
-    page.on(
-        "request", lambda r: None if r.url.startswith(("file:", "data:")) else problems.append(f"file:// asks {r.url}")
-    )
-    for name in names:
-        page.goto((folder / name).as_uri())
-        page.evaluate("document.fonts.ready")
-        if page.evaluate("[...document.fonts].some(font => font.status === 'error')"):
-            problems.append(f"file://{name}: a font is missing")
-        if page.locator(".byhand-figure").count():
-            problems += [f"file://{name}: {text}" for text in operate(page)]
+    page.on("requestfailed", lambda r: None if r.url.endswith("woff2") else problems.append(f"missing {r.url}"))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else problems.append(f"asks {r.url}"))
+    page.goto(path.as_uri())
+    page.evaluate("document.fonts.ready")
+    if page.evaluate("[...document.fonts].some(font => font.status === 'error')"):
+        problems.append("a font is missing")
+    problems += operate(page)
+    page.context.close()
+    return [f"file://: {text}" for text in problems]
+
+
+def search_a_folder(browser, folder):
+    """Search needs no server either: it finds softmax."""
+    page = browser.new_context(viewport=DESK).new_page()
     page.goto((folder / "search.html").as_uri() + "?q=softmax")
     try:
         page.locator("#search-results li a").first.wait_for(timeout=5000)
+        return []
     except Exception:
-        problems.append("file://: the search finds nothing for softmax")
-    page.context.close()
-    return problems
+        return ["file://: the search finds nothing for softmax"]
+    finally:
+        page.context.close()
 
 
 def without_scripts(browser, address):
@@ -346,24 +349,30 @@ def without_scripts(browser, address):
 # --- all pages -----------------------------------------------------------------------------------
 
 
-def worker(job):
-    folder, names, browser_path, is_first = job
+OTHERS = "(search, drawers, no script)"
+HERE = {}  # what a process has of its own
+
+
+def start_worker(folder, browser_path):
+    """Each process has a server and a browser of its own."""
     from playwright.sync_api import sync_playwright
 
-    address, axe, rows = serve(folder), AXE.read_text(encoding="utf-8"), []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=QUIET)
-        for name in names:
-            rows.append(look_at(browser, address, name, axe))
-        if is_first:
-            extra = from_a_folder(browser, folder, [n for n in all_pages(folder) if n != "404.html"]) + without_scripts(
-                browser, address
-            )
-            for name in ("index.html", "lectures/51-softmax.html", "404.html"):
-                extra += [f"{name}: {text}" for text in open_drawers(browser, address, name)]
-            rows.append({"page": "(file://, drawers, no script)", "problems": extra})
-        browser.close()
-    return rows
+    browser = sync_playwright().start().chromium.launch(executable_path=browser_path, args=QUIET)
+    HERE.update(folder=folder, browser=browser, address=serve(folder), axe=AXE.read_text(encoding="utf-8"))
+
+
+def work(name):
+    """A row of the table: a page, or what is tried on a few pages only."""
+    folder, browser, address = HERE["folder"], HERE["browser"], HERE["address"]
+    if name != OTHERS:
+        row = look_at(browser, address, name, HERE["axe"])
+        if name not in ("404.html", MISSING):
+            row["problems"] += from_a_folder(browser, folder / name)
+        return row
+    problems = search_a_folder(browser, folder) + without_scripts(browser, address)
+    for page in ("index.html", "lectures/51-softmax.html", "404.html"):
+        problems += [f"{page}: {text}" for text in open_drawers(browser, address, page)]
+    return {"page": OTHERS, "problems": problems}
 
 
 def all_pages(folder):
@@ -423,10 +432,9 @@ def main():
     except ImportError as error:
         print(f"skipped: the circuit pattern ({error})")
     try:
-        names = [*all_pages(folder), "no/such/page"]
-        jobs = [(folder, names[k::2], browser, k == 1) for k in range(2)]
-        with multiprocessing.Pool(2) as pool:
-            rows = sorted((row for rows in pool.map(worker, jobs) for row in rows), key=lambda row: row["page"])
+        names = [*all_pages(folder), MISSING]
+        with multiprocessing.Pool(2, start_worker, (folder, browser)) as pool:
+            rows = sorted(pool.map(work, [OTHERS, *names], chunksize=1), key=lambda row: row["page"])
     finally:
         pattern.unlink(missing_ok=True)
     print(f"{'page':42} {'KiB':>5} {'shift':>6} {'formulas':>8} {'live':>4} {'problems':>8}")
