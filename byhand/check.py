@@ -151,14 +151,14 @@ def _seen_in_shapes(mine, reference, tolerance):
     """What explains two different shapes, as a sentence, or None."""
     if tolerance.equal(mine.T, reference):
         return "It is the reference transposed."
+    if tolerance.equal(mine.ravel(), reference.ravel()):
+        return "The numbers are right, in C order: only the shape is wrong."
     for axes in _axes(mine.ndim):
         if any(tolerance.equal(mine.sum(axes, keepdims=keep), reference) for keep in (False, True)):
             return f"A sum over {_axis_words(axes)} is missing."
     for axes in _axes(reference.ndim):
         if any(tolerance.equal(mine, np.asarray(reference.sum(axes, keepdims=keep))) for keep in (False, True)):
             return f"There is a sum over {_axis_words(axes)} too many."
-    if tolerance.equal(mine.ravel(), reference.ravel()):
-        return "The numbers are right, in C order: only the shape is wrong."
     if _swapped_order(mine, reference, tolerance):
         return "The numbers are right, but in Fortran order."
     return None

@@ -323,6 +323,7 @@ def test_same_sees_what_is_wrong(mine, reference, says):
         (rectangle().sum(), rectangle(), "There is a sum over the axes (0, 1) too many."),
         (rectangle().ravel(), rectangle(), "The numbers are right, in C order: only the shape is wrong."),
         (rectangle().reshape(4, 3), rectangle(), "The numbers are right, in C order: only the shape is wrong."),
+        (rectangle()[:, 0], rectangle()[:, :1], "The numbers are right, in C order: only the shape is wrong."),
         (rectangle().ravel(order="F"), rectangle(), "The numbers are right, but in Fortran order."),
         (rectangle(), rectangle().ravel(order="F"), "The numbers are right, but in Fortran order."),
     ],
