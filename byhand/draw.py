@@ -6,6 +6,7 @@ shows the SVG; JupyterLab, which does not show stored SVG in a notebook that was
 
 import ast
 import functools
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -276,7 +277,8 @@ def graph(steps, values=None, gradients=None):
     constant becomes part of its gate ("+1", "1/x"). values, gradients: dicts of numbers by name; a
     wire carries the value above it, in blue, and the gradient below it, in vermilion. A value that
     is used more than once forks at a dot; the gradient of one branch is named "x->q". What is not
-    given is not drawn, so a graph can be built up figure by figure.
+    given is not drawn, so a graph can be built up figure by figure. After an empty line the graph
+    goes on in a strip below, where the names of earlier strips are inputs: a long one stays narrow.
 
     Returns the matplotlib figure; end the cell with `plt.show()`.
     Raises ValueError for a line that is no such assignment, a name assigned twice or used before
@@ -289,8 +291,21 @@ def graph(steps, values=None, gradients=None):
     unknown = [key for key in [*values, *gradients] if key not in names | branches]
     if unknown:
         raise ValueError(f"graph() has no {', '.join(map(str, unknown))}; it has {', '.join(sorted(names - {''}))}.")
-    places = _places(circuit)
+    circuit, places = _strips(steps)
     return _draw_circuit(circuit, places, values, gradients)
+
+
+def _strips(steps):
+    """The strips between empty lines, each a circuit of its own, one below the other: (circuit, places)."""
+    circuit, places, top = nx.DiGraph(), {}, 0.0
+    for strip in re.split(r"\n\s*\n", steps.strip()):
+        part = nx.convert_node_labels_to_integers(_circuit(strip), first_label=len(circuit))
+        here = _places(part)
+        shift = top - max(y for _, y in here.values())
+        places |= {node: (x, y + shift) for node, (x, y) in here.items()}
+        top = min(places[node][1] for node in part) - ROW - 0.2
+        circuit.update(part)
+    return circuit, places
 
 
 def _circuit(steps):
@@ -340,8 +355,9 @@ def _gate(expression, line):
         if isinstance(right, ast.Constant):
             return f"{symbol}{right.value}", [left]
         if isinstance(left, ast.Constant):
-            reciprocal = isinstance(expression.op, ast.Div)
-            return f"{left.value}/x" if reciprocal else f"{symbol}{left.value}", [right]
+            if isinstance(expression.op, (ast.Add, ast.Mult)):
+                return f"{symbol}{left.value}", [right]
+            return f"{left.value}{'/' if symbol == '÷' else symbol}x", [right]
         return symbol, [left, right]
     raise ValueError(f"graph() cannot draw {ast.unparse(expression)!r} in {line!r}.")
 
@@ -434,7 +450,7 @@ def _draw_node(box, node, place):
         box.text(x - 0.02, y, node["name"], family="monospace", ha="right", va="center", fontsize=12)
         return
     box.add_patch(plt.Circle(place, GATE, facecolor="white", edgecolor=INK, linewidth=1.2, zorder=3))
-    size = 14 if len(node["symbol"]) == 1 else 9
+    size = 14 if len(node["symbol"]) == 1 else min(9.0, 9 * 1.65 * GATE / _inches(node["symbol"], 9))
     box.text(x, y, node["symbol"], ha="center", va="center_baseline", fontsize=size, zorder=4)
     box.text(x, y + GATE + 0.05, node["name"], family="monospace", ha="center", fontsize=10)
 
@@ -449,15 +465,21 @@ def _draw_numbers(box, circuit, places, node, values, gradients, write):
     for user in circuit.successors(node):
         branch = gradients.get(f"{name}->{circuit.nodes[user]['name']}")
         if branch is not None:
-            x, height = _beside_branch((start + 0.46, y), places[user])
-            box.text(x, height, write(branch), color=BACKWARD, ha="right", va="top", fontsize=10.5)
+            x, height, side = _beside_branch((start + 0.46, y), places[user], len(write(branch)))
+            box.text(x, height, write(branch), color=BACKWARD, ha="right", va=side, fontsize=10.5)
 
 
-def _beside_branch(dot, gate):
-    """Where the gradient of one branch of a fork ends: below a level branch, left of a steep one."""
+def _beside_branch(dot, gate, length):
+    """Where the gradient of one branch of a fork ends, and which side of the text is there.
+
+    Below a long branch and left of a steep one. A short level branch has no room below, where the sum of
+    the gradients stands: above it, and above the value too where the text is long.
+    """
     if gate[0] - dot[0] > STEP:
-        return gate[0] - GATE - 0.26, dot[1] - 0.05
-    return (dot[0] + gate[0]) / 2 - 0.08, (dot[1] + gate[1]) / 2
+        return gate[0] - GATE - 0.26, dot[1] - 0.05, "top"
+    if abs(gate[1] - dot[1]) < GATE:
+        return gate[0] - GATE, dot[1] + (0.05 if length < 4 else 0.21), "bottom"
+    return (dot[0] + gate[0]) / 2 - 0.08, (dot[1] + gate[1]) / 2, "top"
 
 
 __all__ = ["BACKWARD", "FORWARD", "INK", "graph", "matrices", "plt"]

@@ -345,13 +345,15 @@ def release(solution, stem, keep_hidden=False):
 def nbgrader_source(solution, stem):
     """What nbgrader calls a source notebook: the solution with its markers, for students' eyes otherwise.
 
-    Cells tagged `mistake` or `solution` and all outputs go. Raises NotebookError.
+    Cells tagged `mistake` or `solution`, all outputs and the alt texts of answers go. Raises NotebookError.
     """
     source = canonical(solution, stem)
     source.cells = [cell for cell in source.cells if not tags(cell) & SOLUTION_ONLY]
     for cell in source.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+        if _is_answer(cell):
+            cell.metadata.pop("mystnb", None)  # its figure's alt text tells what the answer shows
     return source
 
 

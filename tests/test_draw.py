@@ -389,6 +389,8 @@ GRAPHS = {
     "nested": lambda: graph("z = 2 * (x * y + max(v, w))", {"z": -20}),
     "square": lambda: graph("y = x * x", {"x": 3, "y": 9}, {"x": 6}),
     "one gate": lambda: graph("y = exp(x)"),
+    "in strips": lambda: graph(NEURON.replace("n = ", "\nn = "), NEURON_VALUES, NEURON_GRADIENTS),
+    "long symbols": lambda: graph("s = sigmoid(x)\ny = clip(s)"),
 }
 each_graph = pytest.mark.parametrize("picture", GRAPHS)
 
@@ -415,12 +417,33 @@ def test_gates_show_their_operation_and_constants_belong_to_them():
     assert symbols <= set(written(GRAPHS["neuron"]()))
     assert {"×2", "max"} <= set(written(GRAPHS["nested"]()))
     assert {"^2", "−3"} <= set(written(graph("y = x ** 2 - 3")))
+    assert {"1−x", "2/x", "2^x"} <= set(written(graph("y = 1 - 2 / 2**x")))
 
 
 def test_a_graph_runs_from_left_to_right():
     figure = GRAPHS["neuron"]()
     positions = [place(figure, name)[0] for name in ("a", "c", "z", "n", "e", "d", "f")]
     assert positions == sorted(positions) and len(set(positions)) == len(positions)
+
+
+def test_after_an_empty_line_a_graph_goes_on_below_from_what_it_has():
+    figure = GRAPHS["in strips"]()
+    assert figure.get_size_inches()[0] < GRAPHS["neuron"]().get_size_inches()[0] - 2
+    assert place(figure, "n")[0] == place(figure, "a")[0]
+    assert place(figure, "n")[1] < place(figure, "w2")[1]
+    ends = [text for text in texts(figure) if text.get_text() == "z"]
+    assert len(ends) == 2 and ends[1].get_position()[0] == place(figure, "w2")[0]
+    assert written(figure, FORWARD).count("1.00") == 2  # where z leaves a strip and where it enters the next
+    assert not dots(figure)
+
+
+def test_a_long_symbol_stays_in_its_gate():
+    figure = GRAPHS["long symbols"]()
+    figure.draw_without_rendering()
+    for gate in figure.axes[0].patches:
+        circle = gate.get_window_extent()
+        inside = [t for t in texts(figure) if circle.contains(*t.get_window_extent().get_points().mean(axis=0))]
+        assert [t.get_window_extent().width < circle.width for t in inside] == [True]
 
 
 def test_numbers_are_whole_where_all_are_and_else_have_two_decimals():
@@ -445,6 +468,17 @@ def test_a_value_used_more_than_once_forks_at_a_dot():
 
 def test_a_fork_names_the_gradient_of_each_branch():
     assert sorted(written(GRAPHS["fork"](), BACKWARD)) == ["10", "3", "3", "7"]
+
+
+@pytest.mark.parametrize("scale", [1, 1.37])
+def test_the_gradients_of_a_fork_with_a_level_branch_do_not_touch(scale):
+    steps = "b = x ** 2\na = x + y\nz = a * b"
+    numbers = {"x": -33, "x->a": 19, "x->b": -24}
+    figure = graph(steps, {"x": 3 * scale}, {name: scale * number for name, number in numbers.items()})
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in texts(figure) if text.get_color() in (FORWARD, BACKWARD)]
+    assert len(boxes) == 4
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,14 @@ def test_release_drops_mistakes_and_explanations_and_keeps_ids():
     assert exercise.cells[-1].source == f"**Your answer** (2 points)\n\n{notebooks.YOUR_ANSWER}"
 
 
+def test_release_keeps_no_alt_text_of_an_answers_figure():
+    solution, alt = a_solution(), {"image": {"alt": "a line through 2 and 4"}}
+    for cell in solution.cells[1:4]:
+        cell.metadata["mystnb"] = alt
+    exercise = notebooks.release(solution, "11-twice")
+    assert ["mystnb" in cell.metadata for cell in exercise.cells[1:4]] == [True, False, True]
+
+
 def test_two_checks_in_one_cell_are_refused():
     solution = a_solution()
     solution.cells[3].source += "\n\n" + CHECK.replace("double_is_right", "again")

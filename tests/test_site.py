@@ -1,8 +1,10 @@
 """The HTML edition's sources: fast checks. Building it, and site/check.py in a browser, find the rest."""
 
+import importlib
 import json
 import re
 import tomllib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +69,70 @@ def test_missing_parts_are_named(monkeypatch):
     monkeypatch.setattr(site, "_is_installed", lambda part: part != "furo")
     with pytest.raises(site.SiteError, match=r"furo.*site/requirements.txt"):
         site.build()
+
+
+# --- projects ------------------------------------------------------------------------------------
+
+WITH_PROJECT = {"exercises/39-project", "solutions/39-project", "mathnotes/00-conventions"}
+WITH_PROJECT |= {
+    f"{kind}/{stem}"
+    for kind in ("lectures", "exercises", "solutions", "mathnotes")
+    for stem in ("34-broadcast", "35-unbroadcast", "51-softmax")
+}
+
+
+@pytest.fixture
+def course(monkeypatch):
+    """The extension that builds the site; it needs site/requirements.txt."""
+    pytest.importorskip("sphinxcontrib.katex")
+    monkeypatch.syspath_prepend(SITE / "_ext")
+    return importlib.import_module("course")
+
+
+@pytest.mark.parametrize(
+    ("page", "before", "after"),
+    [
+        ("lectures/34-broadcast", None, "lectures/35-unbroadcast"),
+        ("lectures/35-unbroadcast", "lectures/34-broadcast", "exercises/39-project"),
+        ("exercises/39-project", "lectures/35-unbroadcast", "lectures/51-softmax"),
+        ("lectures/51-softmax", "exercises/39-project", None),
+        ("exercises/51-softmax", "exercises/39-project", None),
+        ("solutions/39-project", "solutions/35-unbroadcast", "solutions/51-softmax"),
+        ("mathnotes/35-unbroadcast", "mathnotes/34-broadcast", "mathnotes/51-softmax"),
+        ("mathnotes/34-broadcast", None, "mathnotes/35-unbroadcast"),
+    ],
+)
+def test_a_project_is_read_after_its_part(course, page, before, after):
+    assert course.neighbours(page, WITH_PROJECT) == (before, after)
+
+
+def test_the_bar_of_a_project_has_no_page_that_it_lacks(course):
+    assert course.bar("39-project", WITH_PROJECT) == [
+        ("Project", "exercises/39-project"),
+        ("Solution", "solutions/39-project"),
+    ]
+    names = [name for name, _ in course.bar("51-softmax", WITH_PROJECT)]
+    assert names == ["Lecture", "Exercise", "Solution", "Mathnote"]
+
+
+def test_a_project_stands_in_the_tree_and_on_the_map_after_its_part(course):
+    parts = {"3": "Moving data", "4": "Linear maps", "5": "Losses"}
+    tree = course.contents(parts, WITH_PROJECT)
+    assert "\n/lectures/35-unbroadcast\n/exercises/39-project\n```" in tree
+    titles = {doc: SimpleNamespace(astext=lambda doc=doc: f"{doc[-2:]} · {doc}") for doc in WITH_PROJECT}
+    env = SimpleNamespace(found_docs=WITH_PROJECT, titles=titles)
+    shown = course._map(SimpleNamespace(env=env, config=SimpleNamespace(course_parts=parts)))
+    docs = {digit: [row[0] for row in rows] for digit, _, rows in shown}
+    assert docs["3"][-2:] == ["lectures/35-unbroadcast", "exercises/39-project"]
+    assert docs["5"] == ["lectures/51-softmax"] and "4" not in docs
+    assert [bool(row[3]) for row in shown[0][2]] == [True, True, False]  # a project has no Jacobian to show
+
+
+@pytest.mark.parametrize("kind", ["Exercise", "Project"])
+def test_a_solution_says_in_its_title_that_it_is_one(course, kind):
+    title = {"cell_type": "markdown", "metadata": {}, "source": [f"# 39 · {kind}: a picture\n", "\n", "Text."]}
+    cells = json.loads(course.folded(json.dumps({"cells": [title]})))["cells"]
+    assert cells[0]["source"].startswith("# 39 · Solution: a picture")
 
 
 # --- interactive figures -------------------------------------------------------------------------

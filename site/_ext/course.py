@@ -95,14 +95,19 @@ def read_source(app, docname, source):
         source[0] = folded(source[0])
 
 
+def heads(docs):
+    """{stem: the page that a unit begins with}, in order: its lecture, or a project's exercise."""
+    projects = {Path(doc).name: doc for doc in docs if re.match(r"exercises/\d9-", doc)}
+    units = projects | {Path(doc).name: doc for doc in docs if doc.startswith("lectures/")}
+    return {stem: units[stem] for stem in sorted(units)}
+
+
 def contents(parts, docs):
-    """The tree of contents: a caption for each part, and under it its lectures or project."""
+    """The tree of contents: a caption for each part, and under it its lectures and its project."""
     trees = [("The whole course", sorted(doc for doc in docs if COURSE_NOTES.match(doc)))]
     for digit, name in parts.items():
-        lectures = {Path(doc).name: doc for doc in docs if doc.startswith(f"lectures/{digit}")}
-        projects = {Path(doc).name: doc for doc in docs if re.match(rf"exercises/{digit}9-", doc)}
-        units = projects | lectures
-        trees.append((f"{digit} · {name}", [units[stem] for stem in sorted(units)]))
+        units = [doc for stem, doc in heads(docs).items() if stem.startswith(digit)]
+        trees.append((f"{digit} · {name}", units))
     lines = ["/" + "\n/".join(docs) for _, docs in trees if docs]
     captions = [caption for caption, docs in trees if docs]
     return "".join(
@@ -120,7 +125,9 @@ def folded(text):
         is_answer = cell["metadata"].get("nbgrader", {}).get("solution", False)
         if cell["cell_type"] == "markdown":
             source = "".join(cell["source"])
-            cell["source"] = source.replace("· Exercise:", "· Solution:", 1) if source.startswith("# ") else source
+            if source.startswith("# "):
+                source = re.sub("· (Exercise|Project):", "· Solution:", source, count=1)
+            cell["source"] = source
             has_frame = re.match(r"\s*>", source) or re.search("^#", source, re.M)
             if (is_answer or "solution" in tags) and not has_frame:
                 summary = "Show the answer" if is_answer else "Show why"
@@ -182,8 +189,8 @@ def complete_page(app, page, template, context, doctree):
     context["master_doc"] = "index"  # the brand leads home, not to the tree of contents
     context["unit"] = []
     if kind in KINDS and not COURSE_NOTES.match(page):
-        context["unit"] = [(name, f"{each}/{stem}") for each, name in KINDS.items() if f"{each}/{stem}" in docs]
-        _link_neighbours(app, context, kind, stem)
+        context["unit"] = bar(stem, docs)
+        _link_neighbours(app, context, page)
     source = str(app.env.doc2path(page, base=False)) if doctree is not None else ""
     context["notebook"] = source if source.endswith(".ipynb") else ""
     context["address"] = app.config.html_baseurl
@@ -195,7 +202,7 @@ def complete_page(app, page, template, context, doctree):
     if context.get("body"):
         context["body"] = repaired(context["body"])
     if context.get("furo_navigation_tree"):
-        context["furo_navigation_tree"] = _repaired_tree(app, page, context)
+        context["furo_navigation_tree"] = _repaired_tree(context, page, heads(docs).get(stem))
 
 
 DESCRIPTION = "Every backpropagation rule derived with its explicit Jacobian, in NumPy, checked against torch.autograd."
@@ -208,30 +215,42 @@ def _description(doctree):
     return text if len(text) <= 155 else text[:155].rsplit(" ", 1)[0] + " …"
 
 
-def _link_neighbours(app, context, kind, stem):
-    """Previous and next are the same kind of page of the neighbouring units."""
-    stems = sorted(Path(doc).name for doc in app.env.found_docs if doc.startswith(f"{kind}/"))
-    stems = [name for name in stems if not COURSE_NOTES.match(f"{kind}/{name}")]
-    place = stems.index(stem)
-    neighbours = {"prev": stems[place - 1 : place], "next": stems[place + 1 : place + 2]}
-    for name, found in neighbours.items():
-        context[name] = None
-        for other in found:
-            title = app.env.titles[f"{kind}/{other}"].astext()
-            context[name] = {"link": context["pathto"](f"{kind}/{other}"), "title": html.escape(title)}
+def bar(stem, docs):
+    """(name, page) of each page of a unit. A project has no lecture: its exercise goes by its name."""
+    pages = [(name, f"{kind}/{stem}") for kind, name in KINDS.items() if f"{kind}/{stem}" in docs]
+    return [("Project" if page == heads(docs).get(stem) and name == "Exercise" else name, page) for name, page in pages]
+
+
+def neighbours(page, docs):
+    """The pages before and after, or None: the same kind of page of the neighbouring units.
+
+    Lectures and projects are one row, so that who reads on meets every project after its part.
+    """
+    row = list(heads(docs).values())
+    if page not in row:
+        kind = page.partition("/")[0]
+        row = sorted(doc for doc in docs if doc.startswith(f"{kind}/") and not COURSE_NOTES.match(doc))
+    before, after = [None, *row], [*row[1:], None]
+    return before[row.index(page)], after[row.index(page)]
+
+
+def _link_neighbours(app, context, page):
+    for name, other in zip(("prev", "next"), neighbours(page, app.env.found_docs), strict=True):
+        title = other and html.escape(app.env.titles[other].astext())
+        context[name] = other and {"link": context["pathto"](other), "title": title}
 
 
 def _map(app):
     """The parts of the course, each with its units: (docname, number, rule, picture)."""
     pictures = tomllib.loads((SITE / "units.toml").read_text(encoding="utf-8"))
-    units = sorted({Path(doc).name: doc for doc in app.env.found_docs if doc.startswith("lectures/")}.items())
+    units = heads(app.env.found_docs)
     parts = []
     for digit, name in app.config.course_parts.items():
         rows = []
-        for stem, doc in units:
+        for stem, doc in units.items():
             if stem.startswith(digit):
                 number, _, rule = app.env.titles[doc].astext().partition(" · ")
-                if stem not in pictures:
+                if stem not in pictures and doc.startswith("lectures/"):
                     warn("units", f"site/units.toml has no picture of {stem}.")
                 rows.append((doc, number, rule, picture(pictures.get(stem, {}).get("jacobian", []))))
         if rows:
@@ -271,12 +290,11 @@ def repaired(body):
     return body
 
 
-def _repaired_tree(app, page, context):
-    """On an exercise, solution or note, the tree marks the unit's lecture."""
+def _repaired_tree(context, page, head):
+    """On an exercise, solution or note, the tree marks the page that its unit begins with."""
     tree = context["furo_navigation_tree"].replace('role="heading"', 'role="heading" aria-level="2"')
-    lecture = next((doc for name, doc in context["unit"] if name == "Lecture" and doc != page), None)
-    if lecture:
-        link = f'href="{context["pathto"](lecture)}"'
+    if head and head != page:
+        link = f'href="{context["pathto"](head)}"'
         tree = re.sub(
             rf'<li class="toctree-l1">(<a class="reference internal" {re.escape(link)})',
             r'<li class="toctree-l1 current">\1',

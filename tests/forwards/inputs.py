@@ -49,7 +49,8 @@ def arrays(draw, shape, scale=1.0, exact=False):
     entry = st.one_of(planted, whole if exact else anything)
     size = int(np.prod(shape))
     values = np.array(draw(st.lists(entry, min_size=size, max_size=size)), dtype=float).reshape(shape)
-    return draw(st.sampled_from([_as_is, _in_fortran_order, _every_other, _backwards]))(values * scale)
+    layouts = [_as_is, _in_fortran_order, _every_other, _backwards] if values.ndim else [np.asarray]
+    return draw(st.sampled_from(layouts))(values * scale)
 
 
 def _as_is(array):
