@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 import textwrap
+import traceback
 import types
 from dis import get_instructions
 from fractions import Fraction
@@ -108,12 +109,12 @@ def _answer_array(name, value, due):
             name,
         )
     if array is None:
-        raise Mismatch(f"{name} is a {type(value).__name__}. A number or a NumPy array is due.", name)
+        raise Mismatch(f"{name} is a {type(value).__name__}. A number or a NumPy array is expected.", name)
     if due == "b" and array.dtype.kind != "b":
-        raise Mismatch(f"{name} holds {array.dtype}, booleans are due.", name, array)
+        raise Mismatch(f"{name} holds {array.dtype}, booleans are expected.", name, array)
     if due != "b" and array.dtype.kind not in "fiu":
         raise Mismatch(
-            f"{name} holds {array.dtype}, {'floats' if due == 'f' else 'numbers'} are due.",
+            f"{name} holds {array.dtype}, {'floats' if due == 'f' else 'numbers'} are expected.",
             name,
             array,
         )
@@ -149,6 +150,8 @@ def _precision(mine):
 
 def _seen_in_shapes(mine, reference, tolerance):
     """What explains two different shapes, as a sentence, or None."""
+    if not reference.any():  # any sum of it would seem to fit
+        return None
     if tolerance.equal(mine.T, reference):
         return "It is the reference transposed."
     if tolerance.equal(mine.ravel(), reference.ravel()):
@@ -180,6 +183,8 @@ def _axis_words(axes):
 
 def _seen(mine, reference, tolerance):
     """What explains two arrays of the same shape that differ, as a sentence, or None."""
+    if not reference.any():
+        return None
     if mine.dtype.kind == "b" or not (np.isfinite(mine).all() and np.isfinite(reference).all()):
         return None
     mine = mine.astype(float)
@@ -261,7 +266,11 @@ class Check:
         home = Home(self.function.__module__, self.inplace)
         names |= {name: home.guard(name, names[name]) for name in self.uses if name in names}
         function = types.FunctionType(self.function.__code__, names, self.name)
-        function(np.random.default_rng(seed))
+        try:
+            function(np.random.default_rng(seed))
+        except Exception as error:
+            error.case = _case(error, function.__code__)
+            raise
 
     def outcomes(self, **replaced):
         """One outcome a seed: the Mismatch, or None where the answers are right."""
@@ -275,7 +284,14 @@ class Check:
 
     def report(self):
         """Run on every seed and print one line. Raises what `run` raises, with a diagnosis."""
-        outcomes = self.outcomes()
+        try:
+            outcomes = self.outcomes()
+        except NotAnswered:
+            raise
+        except Exception as error:
+            if self.diagnose and getattr(error, "case", ""):
+                error.add_note(error.case)
+            raise
         failure = next(filter(None, outcomes), None)
         if failure is None:
             print(f"{self.name}: right ({_points(self.points)})")
@@ -287,8 +303,9 @@ class Check:
             where = "" if not failure.where else f", first at {list(failure.where)}"
             return f"{self.name}: wrong in {failure.name}{where}."
         says = self._recognised(outcomes)
-        diagnosis = f"A common mistake gives these very numbers: {says}." if says else None
-        return _lines(f"{self.name}: wrong", str(failure), diagnosis)
+        how = "gives these very numbers" if failure.mine is not None else "fails in this very way"
+        diagnosis = f"A common mistake {how}: {says}." if says else None
+        return _lines(f"{self.name}: wrong", str(failure), getattr(failure, "case", ""), diagnosis)
 
     def _recognised(self, outcomes):
         """The words of the named mistake that fails just as these outcomes do, or None."""
@@ -297,9 +314,38 @@ class Check:
                 theirs = self.outcomes(**wrong)
             except Exception:  # a mistake may need helpers that this notebook does not have
                 continue
-            if all(map(_alike, outcomes, theirs)):
+            if all(map(_alike, outcomes, theirs)) and self._depends_on(wrong, outcomes):
                 return says
         return None
+
+    def _depends_on(self, names, outcomes):
+        """Whether these answers are behind the outcomes. If nonsense in their place changes nothing, another one is."""
+        nonsense = {name: _nonsense(self.function.__globals__.get(name)) for name in names}
+        try:
+            return not all(map(_alike, outcomes, self.outcomes(**nonsense)))
+        except Exception:
+            return True
+
+
+def _nonsense(answer):
+    """What no answer is, in place of a value or a function."""
+    nothing = np.empty((1, 0, 3))
+    return (lambda *args, **kwargs: nothing) if callable(answer) else nothing
+
+
+def _case(error, code):
+    """The small values that a check's own variables had when it failed, as a sentence, or ""."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
+    values = frames[0].f_locals.items() if frames else ()
+    small = [f"{name}={value!r}" for name, value in values if _is_small(value)]
+    return f"The case: {', '.join(small)}." if small else ""
+
+
+def _is_small(value):
+    """Whether a value says in a few characters what was tried: a shape, an axis, an option."""
+    if isinstance(value, (tuple, list)):
+        return len(value) < 6 and all(isinstance(item, int) for item in value)
+    return value is None or (isinstance(value, (bool, int, str)) and len(str(value)) < 30)
 
 
 def _points(points):

@@ -143,19 +143,19 @@ def test_same_refuses_another_shape(mine, reference):
 @pytest.mark.parametrize(
     ("mine", "says"),
     [
-        (np.array([True, False]), "dx holds bool, floats are due."),
-        (True, "dx holds bool, floats are due."),
-        (np.array([1 + 0j, 2]), "dx holds complex128, floats are due."),
-        (1 + 0j, "dx holds complex128, floats are due."),
-        (torch.tensor([1 + 0j, 2]), "dx holds complex64, floats are due."),
-        (np.array([1.0, 2.0], dtype=object), "dx holds object, floats are due."),
-        (np.array(["1", "2"]), "dx holds <U1, floats are due."),
-        (10**400, "dx holds object, floats are due."),
+        (np.array([True, False]), "dx holds bool, floats are expected."),
+        (True, "dx holds bool, floats are expected."),
+        (np.array([1 + 0j, 2]), "dx holds complex128, floats are expected."),
+        (1 + 0j, "dx holds complex128, floats are expected."),
+        (torch.tensor([1 + 0j, 2]), "dx holds complex64, floats are expected."),
+        (np.array([1.0, 2.0], dtype=object), "dx holds object, floats are expected."),
+        (np.array(["1", "2"]), "dx holds <U1, floats are expected."),
+        (10**400, "dx holds object, floats are expected."),
         (None, "dx is None. Does the function return it?"),
-        ([1.0, 2.0], "dx is a list. A number or a NumPy array is due."),
-        ((1.0, 2.0), "dx is a tuple. A number or a NumPy array is due."),
-        ("1", "dx is a str. A number or a NumPy array is due."),
-        (lambda: 1.0, "dx is a function. A number or a NumPy array is due."),
+        ([1.0, 2.0], "dx is a list. A number or a NumPy array is expected."),
+        ((1.0, 2.0), "dx is a tuple. A number or a NumPy array is expected."),
+        ("1", "dx is a str. A number or a NumPy array is expected."),
+        (lambda: 1.0, "dx is a function. A number or a NumPy array is expected."),
         (MATRIX, "dx is a matrix, a subclass of the NumPy array. Use a plain array."),
         (np.ma.array([1.0, 2.0]), "dx is a MaskedArray, a subclass of the NumPy array. Use a plain array."),
         (np.rec.array([1.0, 2.0]), "dx is a recarray, a subclass of the NumPy array. Use a plain array."),
@@ -167,12 +167,12 @@ def test_same_refuses_what_is_no_array_of_floats(mine, says):
 
 def test_same_asks_for_numbers_where_the_reference_is_integer():
     same(n=(np.array([1.0, 2.0]), np.array([1, 2])))
-    assert words_of(np.array([True, True]), np.array([1, 1])) == "dx holds bool, numbers are due."
+    assert words_of(np.array([True, True]), np.array([1, 1])) == "dx holds bool, numbers are expected."
 
 
 def test_same_asks_for_booleans_where_the_reference_is_boolean():
     reference = np.array([True, False])
-    assert words_of(np.array([1, 0]), reference) == "dx holds int64, booleans are due."
+    assert words_of(np.array([1, 0]), reference) == "dx holds int64, booleans are expected."
     assert words_of(~reference, reference).endswith("First at [0]: yours False, reference True.")
 
 
@@ -949,6 +949,53 @@ def test_another_wrong_answer_is_not_taken_for_a_named_mistake(solution):
     assert "common mistake" not in words
 
 
+TWO = """
+@check
+def scale_vjp_is_right(rng):
+    same(y=(y, np.array([1.0, 2.0])), z=(z, np.array([3.0, 4.0])))
+"""
+
+
+@pytest.mark.parametrize("y", ["np.array([1.0, 9.0])", "[1.0, 2.0]", "np.ones((1, 2))", "np.array(7.0)"])
+def test_a_mistake_in_another_answer_is_not_named(solution, y):
+    """With y wrong the check never comes to z, whatever z is."""
+    solution("mistake(scale_vjp_is_right, says='z is negated', z=np.array([-3.0, -4.0]))")
+    right = "z = np.array([3.0, 4.0])"
+    assert "common mistake" not in refused(f"y = {y}\n{right}" + TWO)
+    words = refused("y = np.array([1.0, 2.0])\nz = np.array([-3.0, -4.0])" + TWO)
+    assert words.endswith("numbers: z is negated.")
+
+
+CASES = """
+def scale(x, *, axis=0):
+    return {returned}
+
+@check{options}
+def scale_takes_an_axis(rng):
+    for shape, axis in [((2, 3), 0), ((3, 2), 1)]:
+        x = np.ones(shape)
+        same(y=(scale(x, axis=axis), (1 + axis) * x))
+"""
+
+
+def test_the_case_that_failed_is_told():
+    words = refused(CASES.format(returned="x", options=""))
+    assert words.splitlines()[-1] == "The case: shape=(3, 2), axis=1."
+    assert "case" not in refused(CASES.format(returned="x", options="(diagnose=False)"))
+
+
+def test_the_case_in_which_an_answer_raises_is_told():
+    with pytest.raises(ZeroDivisionError) as caught:
+        notebook(CASES.format(returned="x if axis == 0 else 1 / 0", options=""))
+    assert caught.value.__notes__ == ["The case: shape=(3, 2), axis=1."]
+
+
+def test_no_sum_is_seen_in_a_reference_of_zeros():
+    with pytest.raises(Mismatch) as caught:
+        same(x=(np.array([[1.0, -1.0], [2.0, -2.0]]), np.zeros(2)), zero=True)
+    assert "sum" not in str(caught.value)
+
+
 def test_the_right_one_of_several_named_mistakes_is_told(solution):
     plus = "mistake(scale_vjp_is_right, says='added', scale_vjp=lambda dy, x: dy + np.cos(x))"
     broken = "raise RuntimeError('this cell is about another check')"
@@ -977,7 +1024,7 @@ def test_a_mistake_that_changes_its_input_is_recognised(solution):
     in_place = "def in_place(dy, x):\n    dy *= np.cos(x)\n    return dy\n"
     solution(in_place + "mistake(scale_vjp_is_right, says='dy is overwritten', scale_vjp=in_place)")
     words = refused("def scale_vjp(dy, x):\n    dy[:] = 0\n    return dy * np.cos(x)" + SCALES)
-    assert words.endswith("numbers: dy is overwritten.")
+    assert words.endswith("A common mistake fails in this very way: dy is overwritten.")
 
 
 def test_a_mistake_of_another_check_is_no_diagnosis(solution):
