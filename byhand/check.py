@@ -8,7 +8,6 @@ import itertools
 import json
 import sys
 import textwrap
-import traceback
 import types
 from dis import get_instructions
 from fractions import Fraction
@@ -248,6 +247,8 @@ def check(function=None, *, points=1, diagnose=True, inplace=False):
 class Check:
     """A check, as `check` makes it: a name, its points, and the answers that it uses."""
 
+    seeds = SEEDS
+
     def __init__(self, function, points=1, diagnose=True, inplace=False):
         self.function, self.points = function, points
         self.diagnose, self.inplace = diagnose, inplace
@@ -262,19 +263,24 @@ class Check:
 
         Raises NotAnswered, Mismatch, or whatever an answer raises.
         """
+        self._run(seed, replaced)
+
+    def _run(self, seed, replaced, **given):
+        """given: names that the check sees as they are."""
         names = {**self.function.__globals__, **replaced}
         home = Home(self.function.__module__, self.inplace)
         names |= {name: home.guard(name, names[name]) for name in self.uses if name in names}
-        function = types.FunctionType(self.function.__code__, names, self.name)
+        function = types.FunctionType(self.function.__code__, names | given, self.name)
+        Home.last_call = ""
         try:
             function(np.random.default_rng(seed))
         except Exception as error:
-            error.case = _case(error, function.__code__)
+            error.case = Home.last_call
             raise
 
     def outcomes(self, **replaced):
         """One outcome a seed: the Mismatch, or None where the answers are right."""
-        return [self._outcome(seed, replaced) for seed in SEEDS]
+        return [self._outcome(seed, replaced) for seed in self.seeds]
 
     def _outcome(self, seed, replaced):
         try:
@@ -289,63 +295,75 @@ class Check:
         except NotAnswered:
             raise
         except Exception as error:
-            if self.diagnose and getattr(error, "case", ""):
-                error.add_note(error.case)
+            if self.diagnose and _called(error):
+                error.add_note(_called(error))
             raise
         failure = next(filter(None, outcomes), None)
         if failure is None:
             print(f"{self.name}: right ({_points(self.points)})")
             return
-        raise Mismatch(self._words(failure, outcomes), failure.name, failure.mine, failure.where) from None
+        raise Mismatch(self._words(failure), failure.name, failure.mine, failure.where) from None
 
-    def _words(self, failure, outcomes):
+    def _words(self, failure):
         if not self.diagnose:
             where = "" if not failure.where else f", first at {list(failure.where)}"
             return f"{self.name}: wrong in {failure.name}{where}."
-        says = self._recognised(outcomes)
+        says = self._recognised()
         how = "gives these very numbers" if failure.mine is not None else "fails in this very way"
         diagnosis = f"A common mistake {how}: {says}." if says else None
-        return _lines(f"{self.name}: wrong", str(failure), getattr(failure, "case", ""), diagnosis)
+        return _lines(f"{self.name}: wrong", str(failure), _called(failure), diagnosis)
 
-    def _recognised(self, outcomes):
-        """The words of the named mistake that fails just as these outcomes do, or None."""
+    def _recognised(self):
+        """The words of the named mistake that does in every comparison just what the answers do, or None."""
+        mine = self._traces()
         for says, wrong in _named_mistakes(self):
-            try:
-                theirs = self.outcomes(**wrong)
-            except Exception:  # a mistake may need helpers that this notebook does not have
-                continue
-            if all(map(_alike, outcomes, theirs)) and self._depends_on(wrong, outcomes):
+            if _alike(mine, self._traces(**wrong)) and self._is_behind(wrong, mine):
                 return says
         return None
 
-    def _depends_on(self, names, outcomes):
-        """Whether these answers are behind the outcomes. If nonsense in their place changes nothing, another one is."""
+    def _is_behind(self, names, traces):
+        """Whether these answers make the first wrong comparison. If nonsense in their place leaves it, another does."""
         nonsense = {name: _nonsense(self.function.__globals__.get(name)) for name in names}
+        for trace, other in zip(traces, self._traces(**nonsense), strict=True):
+            wrong = next((place for place, (_, _, is_right) in enumerate(trace) if not is_right), None)
+            if wrong is not None:
+                return not _alike(trace[: wrong + 1], other[: wrong + 1])
+        return False
+
+    def _traces(self, **replaced):
+        """What each seed's comparisons see, though some are wrong: lists of (name, value, is it right)."""
+        return [self._trace(seed, replaced) for seed in self.seeds]
+
+    def _trace(self, seed, replaced):
+        trace = []
+
+        def same_on_record(**arguments):
+            options = {key: arguments.pop(key) for key in ("rtol", "atol", "zero") if key in arguments}
+            for name, pair in arguments.items():
+                value = _as_array(pair[0])
+                try:
+                    same(**options, **{name: pair})
+                    trace.append((name, np.array(value), True))
+                except Mismatch as failure:
+                    trace.append((name, str(failure) if value is None else np.array(value), False))
+
         try:
-            return not all(map(_alike, outcomes, self.outcomes(**nonsense)))
-        except Exception:
-            return True
+            self._run(seed, replaced, same=same_on_record)
+        except Exception as error:  # a mistake may also need helpers that this notebook does not have
+            trace.append(("", f"{type(error).__name__}: {error}", False))
+        return trace
+
+
+def _called(error):
+    """The call that a check made last before it failed, as a sentence, or ""."""
+    case = getattr(error, "case", "")
+    return f"After the call {case}." if case else ""
 
 
 def _nonsense(answer):
     """What no answer is, in place of a value or a function."""
     nothing = np.empty((1, 0, 3))
     return (lambda *args, **kwargs: nothing) if callable(answer) else nothing
-
-
-def _case(error, code):
-    """The small values that a check's own variables had when it failed, as a sentence, or ""."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
-    values = frames[0].f_locals.items() if frames else ()
-    small = [f"{name}={value!r}" for name, value in values if _is_small(value)]
-    return f"The case: {', '.join(small)}." if small else ""
-
-
-def _is_small(value):
-    """Whether a value says in a few characters what was tried: a shape, an axis, an option."""
-    if isinstance(value, (tuple, list)):
-        return len(value) < 6 and all(isinstance(item, int) for item in value)
-    return value is None or (isinstance(value, (bool, int, str)) and len(str(value)) < 30)
 
 
 def _points(points):
@@ -360,14 +378,13 @@ def _globals_used(code):
 
 
 def _alike(a, b):
-    """Whether two outcomes are the same: both right, or wrong in one quantity by one value."""
-    if a is None or b is None:
-        return a is b
-    if a.name != b.name or (a.mine is None) != (b.mine is None):
-        return False
-    if a.mine is None:
-        return str(a) == str(b)
-    return a.mine.shape == b.mine.shape and np.allclose(a.mine, b.mine, rtol=1e-9, atol=1e-12, equal_nan=True)
+    """Whether traces agree: the same comparisons, with the same numbers."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        is_number = a.dtype.kind in "fiub" and b.dtype.kind in "fiub"
+        return a.shape == b.shape and is_number and np.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return type(a) is type(b) and a == b
 
 
 def _named_mistakes(made):

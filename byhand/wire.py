@@ -142,6 +142,8 @@ class Home:
     given beside one), what was imported is not. inplace: whether an answer may change its inputs.
     """
 
+    last_call = ""  # of any check, in words: what was asked before a comparison failed
+
     def __init__(self, module, inplace=False):
         self.module, self.inplace = module, inplace
 
@@ -193,6 +195,7 @@ class Home:
     def _function(self, name, function):
         def call(*args, **kwargs):
             arguments = {f"argument {i + 1}": value for i, value in enumerate(args)} | kwargs
+            Home.last_call = _call_in_words(name, args, kwargs)
             sent = {key: self._sent(name, value) for key, value in arguments.items()}
             before = {key: self._sent(name, value) for key, value in arguments.items()}
             positional = list(sent.values())[: len(args)]
@@ -215,6 +218,21 @@ class Home:
                 f"{argument} of {name}",
             )
         write_back(target, value)
+
+
+def _call_in_words(name, args, kwargs):
+    """A call with the shapes of its arrays and with its numbers, in one line."""
+    words = [_in_words(value) for value in args] + [f"{key}={_in_words(value)}" for key, value in kwargs.items()]
+    return f"{name}({', '.join(words)})"
+
+
+def _in_words(value):
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape}"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.4g}"
+    text = repr(value) if isinstance(value, (*PLAIN, tuple, list)) else type(value).__name__
+    return text if len(text) <= 40 else f"{type(value).__name__} of {len(value)}" if hasattr(value, "__len__") else text
 
 
 class Handle:

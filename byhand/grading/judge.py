@@ -142,14 +142,10 @@ class _GradedCheck(Check):
 
     seeds = ()
 
-    def outcomes(self, **replaced):
-        return [self._outcome(seed, replaced) for seed in self.seeds]
-
     def failure(self):
         """What is wrong, in words with a diagnosis, or None."""
-        outcomes = self.outcomes()
-        first = next(filter(None, outcomes), None)
-        return first and self._words(first, outcomes)
+        first = next(filter(None, self.outcomes()), None)
+        return first and self._words(first)
 
 
 class _Grading:

@@ -288,7 +288,7 @@ def diagnosis(result):
     """What went wrong, in words that are the same for all who went wrong in this way, or None."""
     if result.status != "wrong":
         return None if result.status in ("right", "manual") else WORDS[result.status]
-    passed_over = "First at", "The case:"
+    passed_over = "First at", "After the call"
     lines = [line for line in result.reason.split("\n") if line.strip() and not line.startswith(passed_over)]
     last = re.sub(
         "^A common mistake (gives these very numbers|fails in this very way): ", "", lines[-1] if lines else "wrong"
