@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 import textwrap
+import traceback
 import types
 from dis import get_instructions
 from fractions import Fraction
@@ -203,9 +204,9 @@ def _seen(mine, reference, tolerance):
             return f"There is a sum over {_axis_words(axes)} too many."
         if tolerance.equal(np.broadcast_to(mine.sum(axes, keepdims=True), mine.shape), reference):
             return f"A sum over {_axis_words(axes)} is missing."
-    if mine.ndim == 2 and min(mine.shape) > 1:
+    if mine.ndim == 2 and mine.shape[0] == mine.shape[1]:
         wrong = ~tolerance.agree(mine, reference)
-        if not wrong[~np.eye(*mine.shape, dtype=bool)].any():
+        if wrong.sum() > 1 and not wrong[~np.eye(*mine.shape, dtype=bool)].any():
             return "Only the diagonal is wrong."
     return None
 
@@ -297,6 +298,10 @@ class Check:
         except Exception as error:
             if self.diagnose and _called(error):
                 error.add_note(_called(error))
+            if isinstance(error, (TypeError, ValueError)) and _raised_by(error) is self.function.__code__:
+                error.add_note(
+                    "The check cannot use what came back. Is it what the docstring says, and as many values?"
+                )
             raise
         failure = next(filter(None, outcomes), None)
         if failure is None:
@@ -358,6 +363,12 @@ def _called(error):
     """The call that a check made last before it failed, as a sentence, or ""."""
     case = getattr(error, "case", "")
     return f"After the call {case}." if case else ""
+
+
+def _raised_by(error):
+    """The code whose line raised an exception."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code
 
 
 def _nonsense(answer):

@@ -195,7 +195,7 @@ class Home:
     def _function(self, name, function):
         def call(*args, **kwargs):
             arguments = {f"argument {i + 1}": value for i, value in enumerate(args)} | kwargs
-            Home.last_call = _call_in_words(name, args, kwargs)
+            Home.last_call = _call_in_words(name, function, args, kwargs)
             sent = {key: self._sent(name, value) for key, value in arguments.items()}
             before = {key: self._sent(name, value) for key, value in arguments.items()}
             positional = list(sent.values())[: len(args)]
@@ -220,10 +220,14 @@ class Home:
         write_back(target, value)
 
 
-def _call_in_words(name, args, kwargs):
+def _call_in_words(name, function, args, kwargs):
     """A call with the shapes of its arrays and with its numbers, in one line."""
-    words = [_in_words(value) for value in args] + [f"{key}={_in_words(value)}" for key, value in kwargs.items()]
-    return f"{name}({', '.join(words)})"
+    code = getattr(function, "__code__", None)
+    known = code.co_varnames[: code.co_argcount] if code else ()
+    named = [f"{key}={_in_words(value)}" for key, value in zip(known, args, strict=False)]
+    others = [_in_words(value) for value in args[len(named) :]]
+    options = [f"{key}={_in_words(value)}" for key, value in kwargs.items()]
+    return f"{name}({', '.join(named + others + options)})"
 
 
 def _in_words(value):
