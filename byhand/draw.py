@@ -274,7 +274,7 @@ def graph(steps, values=None, gradients=None):
     """Draw a computational graph from left to right, one gate for each operation.
 
     steps: lines of Python as "q = x + y", one assignment each; expressions may be nested, and a
-    constant becomes part of its gate ("+1", "1/x"). values, gradients: dicts of numbers by name; a
+    constant becomes part of its gate ("+1", "1/d"). values, gradients: dicts of numbers by name; a
     wire carries the value above it, in blue, and the gradient below it, in vermilion. A value that
     is used more than once forks at a dot; the gradient of one branch is named "x->q". What is not
     given is not drawn, so a graph can be built up figure by figure. After an empty line the graph
@@ -357,7 +357,8 @@ def _gate(expression, line):
         if isinstance(left, ast.Constant):
             if isinstance(expression.op, (ast.Add, ast.Mult)):
                 return f"{symbol}{left.value}", [right]
-            return f"{left.value}{'/' if symbol == '÷' else symbol}x", [right]
+            operand = right.id if isinstance(right, ast.Name) else "x"
+            return f"{left.value}{'/' if symbol == '÷' else symbol}{operand}", [right]
         return symbol, [left, right]
     raise ValueError(f"graph() cannot draw {ast.unparse(expression)!r} in {line!r}.")
 

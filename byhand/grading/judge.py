@@ -8,7 +8,6 @@ nothing but numbers and text comes back.
 import contextlib
 import hashlib
 import io
-import re
 import sys
 import time
 import traceback
@@ -20,7 +19,6 @@ from byhand.grading.remote import AnswerError, Answers, Remote, Stopped
 from byhand.grading.results import Result
 from byhand.grading.sandbox import Limits, Sandbox, SandboxError, is_available
 from byhand.grading.submission import STUDENT_SIDE, Unreadable, merged, release_cells
-from byhand.taught import LECTURES
 from byhand.wire import Mismatch, NotAnswered
 
 CASES = 5
@@ -63,8 +61,8 @@ def _result(submission, cell, points, status, reason, answer, unsafe):
 class _Notebook:
     """The student's cells in a sandbox, which is started again when one of them ends it."""
 
-    def __init__(self, limits, unsafe, lectures, end):
-        self.limits, self.unsafe, self.lectures, self.end = limits, unsafe, lectures, end
+    def __init__(self, limits, unsafe, end):
+        self.limits, self.unsafe, self.end = limits, unsafe, end
         self.sandbox = self.answers = None
         self.cells, self.started = [], 0  # what a new sandbox runs first, and how much of it has run
         self.failed = {}  # {a cell's id: the exception that it ended in}
@@ -99,7 +97,7 @@ class _Notebook:
         """Run what has not run in this sandbox. A cell that ends the sandbox is left out from then on."""
         while self.sandbox is None or self.started < len(self.cells):
             if self.sandbox is None:
-                self.sandbox, self.started = Sandbox(self.limits, self.unsafe, self.lectures), 0
+                self.sandbox, self.started = Sandbox(self.limits, self.unsafe), 0
                 self.answers = Answers(self._ask)
                 continue
             cell = self.cells[self.started]
@@ -179,7 +177,7 @@ class _Grading:
         return self.cells[: last + 1]
 
     def _notebook(self):
-        return _Notebook(self.limits, self.unsafe, _lectures_given(self.cells), self.end)
+        return _Notebook(self.limits, self.unsafe, self.end)
 
     def _run(self, cell, notebook):
         self.passed.append(cell)
@@ -275,13 +273,6 @@ class _Grading:
         for name in names:
             self.namespace[name] = notebook.resolve(name, defined[name], check.inplace)
         return bool(names)
-
-
-def _lectures_given(cells):
-    """The paths of the lectures whose rules the pristine cells take, as in `taught("24-relu").relu_vjp`."""
-    sources = "\n".join(cell.source for cell in cells if cell.kind in ("given", STUDENT_SIDE))
-    stems = sorted(set(re.findall(r"""taught\(["']([\w-]+)["']\)""", sources)))
-    return [path for stem in stems if (path := LECTURES / f"{stem}.ipynb").is_file()]
 
 
 def _seed(*parts):

@@ -1,9 +1,9 @@
 """Where a student's code runs: a process in bubblewrap that sees no course, no torch and no network.
 
 The sandbox has Python's own library, the packages that NumPy, matplotlib and IPython need, the few
-modules of byhand that exercises import, and the lectures whose rules a given cell takes, all
-read-only. It may write to a small /tmp of its own. The judge talks to it over one socket and ends it
-by killing the namespace it lives in.
+modules of byhand that exercises import, and the lectures, whose rules an answer may take as it may at
+home; all read-only. It may write to a small /tmp of its own. The judge talks to it over one socket
+and ends it by killing the namespace it lives in.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byhand.grading.remote import LENGTHS, Forged, Stopped, lengths, packed, parsed
+from byhand.taught import LECTURES
 
 ROOTS = ("numpy", "matplotlib", "ipython", "networkx")  # networkx is what byhand.draw needs
 BYHAND = (
@@ -79,8 +80,8 @@ def is_available():
 # --- what is inside ------------------------------------------------------------------------------
 
 
-def _walls(limits, lectures=()):
-    """The bubblewrap command up to the program: namespaces, the system, Python, packages, lectures."""
+def _walls(limits):
+    """The bubblewrap command up to the program: namespaces, the system, Python, packages."""
     command = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--disable-userns"]
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox", "--clearenv"]
     for name, value in _environment("/tmp").items():
@@ -97,7 +98,7 @@ def _walls(limits, lectures=()):
         command += ["--tmpfs", str(path), "--remount-ro", str(path)]
     command += ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.files), "--tmpfs", "/dev/shm"]
     command += ["--size", str(limits.files), "--tmpfs", "/tmp", "--chdir", "/tmp"]
-    for name, path in [*_packages().items(), *((f"lectures/{path.name}", path) for path in lectures)]:
+    for name, path in _packages().items():
         command += ["--ro-bind", str(path), f"{PACKAGES}/{name}"]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
 
@@ -148,7 +149,7 @@ def _packages():
         todo += [item.name for item in requirements if not item.marker or item.marker.evaluate({"extra": ""})]
     ours = Path(__file__).resolve().parents[1]
     found |= {f"byhand/{name}": ours / name for name in BYHAND}
-    return found | {"torch.py": ours / "grading" / "no_torch.py"}
+    return found | {"torch.py": ours / "grading" / "no_torch.py", "lectures": LECTURES}
 
 
 # --- limits of the kernel ------------------------------------------------------------------------
@@ -213,13 +214,10 @@ def _resource_limits(limits, groups):
 
 
 class Sandbox:
-    """A running guest. `ask` sends it a request; `stop` ends it and all that it started.
+    """A running guest. `ask` sends it a request; `stop` ends it and all that it started."""
 
-    lectures: paths of those whose rules the exercise gives.
-    """
-
-    def __init__(self, limits, unsafe=False, lectures=()):
-        self.limits, self.lectures, self.number = limits, lectures, 0
+    def __init__(self, limits, unsafe=False):
+        self.limits, self.number = limits, 0
         self.groups = [] if unsafe else _control_groups(limits)
         self.folder = tempfile.mkdtemp(prefix="byhand-") if unsafe else None
         self.link, theirs = socket.socketpair()
@@ -251,7 +249,7 @@ class Sandbox:
             return [sys.executable, "-sP", "-c", program]
         enter = "".join(f"echo $$ > {path}/cgroup.procs && " for path in self.groups)
         python = [os.path.realpath(sys.executable), "-sSP", "-c", program]
-        return ["/bin/sh", "-c", f'{enter}exec "$@"', "sh", *_walls(self.limits, self.lectures), *python]
+        return ["/bin/sh", "-c", f'{enter}exec "$@"', "sh", *_walls(self.limits), *python]
 
     def ask(self, message, raw, seconds):
         """(reply, its raw bytes). Raises Stopped, after which nothing is left to do but `stop`."""

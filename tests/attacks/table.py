@@ -241,7 +241,6 @@ escape("the network", "import socket, os\nsocket.create_connection(('127.0.0.1',
 escape("an abstract socket", "import socket\nsocket.socket(socket.AF_UNIX).connect('\\0byhand-PORT')\nescaped = True")
 escape("the course", f"import os\nescaped = os.listdir({str(ROOT)!r})")
 escape("the solutions", "import byhand.check\nescaped = list(byhand.check.SOLUTIONS.glob('*'))")
-escape("lectures", "from byhand.taught import taught\nescaped = taught('51-softmax')")
 escape("the folder it was handed in", "import os\nescaped = os.path.exists('FOLDER')")
 escape("real torch", "import torch\nescaped = hasattr(torch, 'tensor')", unsafe=False)
 escape(
@@ -528,6 +527,7 @@ def _(notebook, folder):
     answer(notebook, TARGET)["source"] = "raise ValueError('\ud800')"
 
 
+cell("a rule taken from a lecture", "right", "from byhand.taught import taught\ntaught('51-softmax').softmax" + RIGHT)
 cell("a NUL byte", "error", "x = 1\0")
 cell("a syntax error", "error", "def hidden_jacobians(x, W0, b:\n    return")
 cell("IPython's magics", "right", "%matplotlib inline\n%time 1 + 1\ndisplay(1)" + RIGHT, patient=True)
