@@ -43,6 +43,7 @@ def same(*, rtol=1e-7, atol=1e-9, zero=False, **pairs):
         if not (isinstance(pair, tuple) and len(pair) == 2):
             raise TypeError(f"same() needs {name}=(mine, reference), a pair.")
         _compare(name, *pair, _Tolerance(rtol, atol), zero)
+    Home.last_call = ""  # it was right: what fails later is not about it
 
 
 class _Tolerance:
