@@ -58,7 +58,7 @@ LOOK = """
     }
     if (tag && rects.some(r => r.right > tag.left + 1)) problems.push(`formula under its number: ${name}`);
   }
-  for (const e of document.querySelectorAll("span.math .katex-html")) {
+  for (const e of document.querySelectorAll("article span.math .katex-html")) {
     if (!e.offsetParent || e.closest(".table-wrapper, div.math")) continue;
     for (const b of e.querySelectorAll(".base")) {
       const r = b.getBoundingClientRect();
