@@ -1,12 +1,14 @@
 """What must hold in every unit of the course."""
 
 import ast
+import importlib
 import itertools
 import re
 import subprocess
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from byhand import notebooks
@@ -76,6 +78,80 @@ def test_links_lead_somewhere(path, text):
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not re.match(r"https?://", target):
             assert (path.parent / target.partition("#")[0]).exists(), f"{path.name} links to {target}"
+
+
+# --- atlas ---------------------------------------------------------------------------------------
+
+ATLAS = ROOT / "mathnotes" / "97-atlas.md"
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    sys.path.insert(0, str(ROOT / "site"))
+    try:
+        return importlib.import_module("atlas")
+    finally:
+        sys.path.pop(0)
+
+
+@each_lecture
+def test_each_taught_rule_has_its_row_and_its_picture_in_the_atlas(path, atlas):
+    rows = [line for line in ATLAS.read_text(encoding="utf-8").splitlines() if line.startswith(f"| [{path.stem[:2]} ")]
+    taught_names = {name for source in rule_sources(path.stem).values() for name in defined_names(source)}
+    rules = {name.removesuffix("_vjp") for name in taught_names if name.endswith("_vjp")}
+    assert rules == {rule for stem, rule in atlas.EXAMPLES if stem == path.stem}, "give site/atlas.py an example"
+    for rule in rules:
+        row = next((row for row in rows if f"`{rule}`" in row and path.name in row), "")
+        assert f"(atlas/{atlas.name_of(path.stem, rule)})" in row, f"97-atlas.md has no row for {rule}"
+        assert len([cell for cell in row.strip("|").split(" | ") if cell.strip()]) == 6, rule
+        stored = (atlas.FOLDER / atlas.name_of(path.stem, rule)).read_text(encoding="utf-8")
+        assert stored == atlas.drawn(atlas.jacobians(path.stem, rule)), "run `python site/atlas.py`"
+
+
+def test_the_atlas_has_no_picture_without_a_rule(atlas):
+    assert {path.name for path in atlas.FOLDER.iterdir()} == {atlas.name_of(*key) for key in atlas.EXAMPLES}
+
+
+def unit(n, *places):
+    return np.eye(n)[list(places)].sum(axis=0)
+
+
+# A null vector for each matrix of the atlas; None where only zero is one, "row" where it has a single
+# row and every perpendicular direction is meant.
+NULL_VECTORS = {
+    "11-chain-rule": {"square_of_sum": [[1, -1]], "shared": ["row"]},
+    "12-gates": {"add": [[1, -1]], "mul": [[3, 4]], "maximum": [[0, 1]], "fork": [None]},
+    "13-sigmoid": {"sigmoid": [None], "neuron": ["row", "row"]},
+    "21-elementwise": {"sin": [None]},
+    "22-log-exp": {"exp": [None], "log": [None]},
+    "23-power": {"power": [unit(4, 3), unit(4, 2)]},
+    "24-relu": {"relu": [unit(4, 1, 3)]},
+    "31-reshape": {"reshape": [None]},
+    "32-transpose": {"transpose": [None]},
+    "33-sum": {"sum_over": [unit(6, 0) - unit(6, 2)]},
+    "34-broadcast": {"broadcast_to": [None], "sum_to": [unit(6, 0) - unit(6, 3)]},
+    "35-unbroadcast": {"add": [None, None], "mul": [None, None]},
+    "41-matvec": {"dot": ["row", "row"], "matvec": [[2, -1, 4, -2], None]},
+    "42-matmul": {"matmul": [None, None]},
+    "43-affine": {"affine": [None, None, None]},
+    "51-softmax": {"softmax": [np.ones(4)]},
+    "52-nll": {"nll": [unit(6, 0, 2, 4, 5)]},
+    "53-cross-entropy": {"log_softmax": [np.ones(4)], "cross_entropy": [unit(6, 0, 1, 2)]},
+    "54-output-units": {"bernoulli_nll": ["row"], "multinoulli_nll": [unit(6, 3, 4, 5)], "gaussian_nll": ["row"]},
+    "55-l2": {"l2": ["row"]},
+}
+
+
+@pytest.mark.parametrize("stem", NULL_VECTORS)
+def test_null_spaces_of_the_atlas(stem, atlas):
+    for rule, vectors in NULL_VECTORS[stem].items():
+        for J, vector in zip(atlas.jacobians(stem, rule), vectors, strict=True):
+            if vector is None:
+                assert np.linalg.matrix_rank(J) == J.shape[1], rule  # small and far from singular
+            elif isinstance(vector, str):
+                assert len(J) == 1 and J.any(), rule
+            else:
+                assert np.any(vector) and np.abs(J @ vector).max() < 1e-12 < np.abs(J).max(), rule
 
 
 # --- notebooks -----------------------------------------------------------------------------------

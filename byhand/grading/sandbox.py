@@ -1,6 +1,6 @@
 """Where a student's code runs: a process in bubblewrap that sees no course, no torch and no network.
 
-The sandbox has Python's own library, the packages that NumPy, matplotlib and IPython need, the few
+The sandbox has Python's own library, the packages that NumPy, matplotlib, IPython and scikit-learn need, the few
 modules of byhand that exercises import, and the lectures, whose rules an answer may take as it may at
 home; all read-only. It may write to a small /tmp of its own. The judge talks to it over one socket
 and ends it by killing the namespace it lives in.
@@ -26,7 +26,7 @@ from pathlib import Path
 from byhand.grading.remote import LENGTHS, Forged, Stopped, lengths, packed, parsed
 from byhand.taught import LECTURES
 
-ROOTS = ("numpy", "matplotlib", "ipython", "networkx")  # networkx is what byhand.draw needs
+ROOTS = ("numpy", "matplotlib", "ipython", "networkx", "scikit-learn")  # byhand.draw needs networkx, 59 the digits
 BYHAND = (
     "__init__.py",
     "check.py",
@@ -100,6 +100,8 @@ def _walls(limits):
     command += ["--size", str(limits.files), "--tmpfs", "/tmp", "--chdir", "/tmp"]
     for name, path in _packages().items():
         command += ["--ro-bind", str(path), f"{PACKAGES}/{name}"]
+    for name in _adapters(tuple(_packages().items())):
+        command += ["--tmpfs", f"{PACKAGES}/{name}", "--remount-ro", f"{PACKAGES}/{name}"]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
@@ -150,6 +152,16 @@ def _packages():
     ours = Path(__file__).resolve().parents[1]
     found |= {f"byhand/{name}": ours / name for name in BYHAND}
     return found | {"torch.py": ours / "grading" / "no_torch.py", "lectures": LECTURES}
+
+
+@functools.cache
+def _adapters(packages):
+    """Folders named torch inside packages, as SciPy's adapters for torch's arrays. They are hidden: it has no torch."""
+    found = []
+    for name, path in packages:
+        folders = path.rglob("torch") if path.is_dir() else []
+        found += [f"{name}/{folder.relative_to(path)}" for folder in folders if folder.is_dir()]
+    return found
 
 
 # --- limits of the kernel ------------------------------------------------------------------------
