@@ -250,6 +250,7 @@ class Check:
     """A check, as `check` makes it: a name, its points, and the answers that it uses."""
 
     seeds = SEEDS
+    tells_calls = True  # not where a check has hidden tests, whose inputs the call would show
 
     def __init__(self, function, points=1, diagnose=True, inplace=False):
         self.function, self.points = function, points
@@ -317,7 +318,8 @@ class Check:
         says = self._recognised()
         how = "gives these very numbers" if failure.mine is not None else "fails in this very way"
         diagnosis = f"A common mistake {how}: {says}." if says else None
-        return _lines(f"{self.name}: wrong", str(failure), _called(failure), diagnosis)
+        called = _called(failure) if self.tells_calls else ""
+        return _lines(f"{self.name}: wrong", str(failure), called, diagnosis)
 
     def _recognised(self):
         """The words of the named mistake that does in every comparison just what the answers do, or None."""

@@ -263,6 +263,7 @@ class _Grading:
 
         self.namespace["check"] = check
         exec(compile(cell.source, f"<{cell.id}>", "exec"), self.namespace)
+        made[0].tells_calls = "HIDDEN TESTS" not in cell.source
         made[0].seeds = [_seed(self.seed, self.submission.stem, cell.question, case) for case in range(CASES)]
         return made[0]
 

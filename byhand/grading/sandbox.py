@@ -1,9 +1,9 @@
 """Where a student's code runs: a process in bubblewrap that sees no course, no torch and no network.
 
-The sandbox has Python's own library, the packages that NumPy, matplotlib, IPython and scikit-learn need, the few
-modules of byhand that exercises import, and the lectures, whose rules an answer may take as it may at
-home; all read-only. It may write to a small /tmp of its own. The judge talks to it over one socket
-and ends it by killing the namespace it lives in.
+The sandbox has Python's own library, the packages that NumPy, matplotlib, IPython and scikit-learn
+need, the few modules of byhand that exercises import, and the lectures, whose rules an answer may
+take as it may at home; all read-only. It may write to a small /tmp of its own. The judge talks to it
+over one socket and ends it by killing the namespace it lives in.
 """
 
 import contextlib
