@@ -13,6 +13,7 @@ FOLDER = ROOT / "mathnotes" / "atlas"
 COLOURS = {"+": "#E08214", "-": "#7B5CB8", ".": "#888888"}  # those of byhand.draw, on white and on black
 CELL = 7  # points
 GAP = 1.2  # cells between two matrices
+WIDEST = 6.5  # cells; a table's column takes no more without making the picture smaller
 
 
 def a(*rows):
@@ -72,19 +73,20 @@ def name_of(stem, rule):
 
 
 def drawn(matrices):
-    """Matrices side by side as an SVG: a square an entry, coloured by its sign."""
-    squares, left = [], 0.0
-    tallest = max(len(J) for J in matrices)
+    """Matrices as an SVG, a square an entry, coloured by its sign: side by side, in lines of WIDEST at most."""
+    squares, left, top, height, width = [], 0.0, 0.0, 0.0, 0.0
     for J in matrices:
-        top = (tallest - len(J)) / 2
+        if left and left + J.shape[1] > WIDEST:
+            left, top = 0.0, top + height + GAP
+            height = 0.0
         for (i, j), value in np.ndenumerate(J):
             sign = "+" if value > 0 else "-" if value < 0 else "."
             opacity = ' fill-opacity=".18"' if sign == "." else ""
             place = f'x="{left + j + 0.05:.2f}" y="{top + i + 0.05:.2f}" width=".9" height=".9"'
             squares.append(f'<rect {place} fill="{COLOURS[sign]}"{opacity}/>')
-        left += J.shape[1] + GAP
-    width = left - GAP
-    size = f'width="{CELL * width:.1f}pt" height="{CELL * tallest}pt" viewBox="0 0 {width:.2f} {tallest}"'
+        left, width, height = left + J.shape[1] + GAP, max(width, left + J.shape[1]), max(height, len(J))
+    height += top
+    size = f'width="{CELL * width:.1f}pt" height="{CELL * height:.1f}pt" viewBox="0 0 {width:.2f} {height:.2f}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n' + "\n".join(squares) + "\n</svg>\n"
 
 
