@@ -249,7 +249,7 @@ escape(
     import os
     for top in "/usr", "/opt", "/root", "/home", "/packages":
         for folder, folders, files in os.walk(top):
-            if "torch" in folders and os.path.exists(os.path.join(folder, "torch", "autograd")): escaped = True
+            if "torch" in folders and os.path.exists(os.path.join(folder, "torch", "__init__.py")): escaped = True
     """,
     unsafe=False,
     patient=True,
