@@ -67,3 +67,12 @@ def _every_other(array):
 
 def _backwards(array):
     return array[..., ::-1].copy()[..., ::-1]
+
+
+@st.composite
+def probabilities(draw, size):
+    """A label of this many classes: one-hot, or spread out; it sums to one."""
+    if draw(st.booleans()):
+        return np.eye(size)[draw(st.integers(0, size - 1))]
+    weights = np.array(draw(st.lists(st.integers(1, 9), min_size=size, max_size=size)), dtype=float)
+    return weights / weights.sum()

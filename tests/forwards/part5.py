@@ -5,7 +5,7 @@ import torch
 from hypothesis import strategies as st
 
 from byhand.jacobian import jacobian
-from forwards.inputs import Case, Rule, arrays
+from forwards.inputs import Case, Rule, arrays, probabilities
 
 # --- 51 ------------------------------------------------------------------------------------------
 
@@ -60,15 +60,6 @@ def log_softmax(x, *, axis=-1):
 
 
 cross_entropy = torch.nn.functional.cross_entropy
-
-
-@st.composite
-def probabilities(draw, K):
-    """A row of targets: one-hot, or spread out; it sums to one."""
-    if draw(st.booleans()):
-        return np.eye(K)[draw(st.integers(0, K - 1))]
-    weights = np.array(draw(st.lists(st.integers(1, 9), min_size=K, max_size=K)), dtype=float)
-    return weights / weights.sum()
 
 
 @st.composite

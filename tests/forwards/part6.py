@@ -1,22 +1,12 @@
 """Part 6, networks."""
 
-import numpy as np
 import torch
 from hypothesis import strategies as st
 
 from byhand.jacobian import jacobian
-from forwards.inputs import Case, Rule, arrays
+from forwards.inputs import Case, Rule, arrays, probabilities
 
 # --- 61 ------------------------------------------------------------------------------------------
-
-
-@st.composite
-def probabilities(draw, size):
-    """A label of this many classes: one-hot, or spread out; it sums to one."""
-    if draw(st.booleans()):
-        return np.eye(size)[draw(st.integers(0, size - 1))]
-    weights = np.array(draw(st.lists(st.integers(1, 9), min_size=size, max_size=size)), dtype=float)
-    return weights / weights.sum()
 
 
 def two_layer(x, W0, W1, t):
