@@ -60,6 +60,11 @@ EXAMPLES = {
     ("61-two-layer", "two_layer"): lambda m: m.two_layer_jacobians(
         a(2, 1), a([2, 1], [1, -4]), a([1, -2], [3, 1]), a(0, 1)
     ),
+    ("66-mixture-density", "mixture_nll"): lambda m: m.mixture_nll_jacobians(
+        a([0, 1, 0], [0, 0, 1]), a([-2, 1, 3], [-1, 0, 2]), np.zeros((2, 3)), a(1.5, -1.2)
+    ),
+    ("72-finite-precision", "softplus"): lambda m: [m.softplus_jacobian(a(1, -2, 0, 1))],
+    ("72-finite-precision", "weighted_log"): lambda m: [m.weighted_log_jacobian(a(0.2, 0, 0.5, 0.3), a(1, 0, 2, 1))],
 }
 
 

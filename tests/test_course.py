@@ -139,6 +139,8 @@ NULL_VECTORS = {
     "53-cross-entropy": {"log_softmax": [np.ones(4)], "cross_entropy": [unit(6, 0, 1, 2)]},
     "54-output-units": {"bernoulli_nll": ["row"], "multinoulli_nll": [unit(6, 3, 4, 5)], "gaussian_nll": ["row"]},
     "55-l2": {"l2": ["row"]},
+    "66-mixture-density": {"mixture_nll": [unit(6, 0, 1, 2), "row", "row"]},
+    "72-finite-precision": {"softplus": [None], "weighted_log": [unit(4, 1)]},
 }
 
 

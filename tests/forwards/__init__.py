@@ -4,6 +4,7 @@
 `_vjp` and `_jacobian` (or `_jacobians`), and nothing else: `tests/test_rules.py` checks all of them.
 """
 
-from forwards import part1, part2, part3, part4, part5, part6
+from forwards import part1, part2, part3, part4, part5, part6, part7
 
-RULES = {stem: rules for part in (part1, part2, part3, part4, part5, part6) for stem, rules in part.RULES.items()}
+PARTS = part1, part2, part3, part4, part5, part6, part7
+RULES = {stem: rules for part in PARTS for stem, rules in part.RULES.items()}
