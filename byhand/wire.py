@@ -15,6 +15,8 @@ answer lives in another process.
 
 import dis
 import functools
+import inspect
+import traceback
 import types
 
 import numpy as np
@@ -135,6 +137,13 @@ def is_unanswered(function):
     return False
 
 
+def stub_of(error, module):
+    """The name of the function of this module that raised the error, or None."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    name = frame.f_code.co_qualname
+    return name if frame.f_globals.get("__name__") == module and "<" not in name else None
+
+
 class Home:
     """The answers of one notebook, reached from a check in the same process.
 
@@ -201,8 +210,8 @@ class Home:
             positional = list(sent.values())[: len(args)]
             try:
                 result = function(*positional, **{key: sent[key] for key in kwargs})
-            except NotImplementedError:
-                raise NotAnswered(name) from None
+            except NotImplementedError as error:
+                raise NotAnswered(self._stub(error) or name) from None
             for key, value in sent.items():
                 if not same_data(value, before[key]):
                     self._changed(name, key, arguments[key], value)
@@ -210,6 +219,10 @@ class Home:
 
         call.__name__ = name
         return call
+
+    def _stub(self, error):
+        """The name of the answer that is still a stub: perhaps one that the called answer calls."""
+        return stub_of(error, self.module)
 
     def _changed(self, name, argument, target, value):
         if not self.inplace:
@@ -222,8 +235,11 @@ class Home:
 
 def _call_in_words(name, function, args, kwargs):
     """A call with the shapes of its arrays and with its numbers, in one line."""
-    code = getattr(function, "__code__", None)
-    known = code.co_varnames[: code.co_argcount] if code else ()
+    try:
+        known = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # it has none, as some functions written in C
+        known = ()
+    known = [one.name for one in known if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     named = [f"{key}={_in_words(value)}" for key, value in zip(known, args, strict=False)]
     others = [_in_words(value) for value in args[len(named) :]]
     options = [f"{key}={_in_words(value)}" for key, value in kwargs.items()]

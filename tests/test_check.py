@@ -896,6 +896,17 @@ def test_a_method_that_is_a_stub_is_not_answered():
     assert words == "Layer.forward is not answered yet."
 
 
+def test_an_answer_that_calls_a_stub_names_the_stub():
+    answers = "def half(x): raise NotImplementedError\ndef double(x): return 4 * half(x)"
+    assert refused(answers + DOUBLES, NotAnswered) == "half is not answered yet."
+
+
+def test_the_call_of_a_method_names_its_arguments():
+    layer = "class Layer:\n    def forward(self, x, draws=None): return x + 1.0\n"
+    words = refused(layer + "@check\ndef runs(rng):\n    same(y=(Layer().forward(2.0, 3), 2.0))")
+    assert "After the call Layer.forward(x=2, draws=3)." in words
+
+
 def test_an_object_with_its_own_comparison_crosses():
     """As the Tensor of an engine may have it, whose == is elementwise."""
     notebook(

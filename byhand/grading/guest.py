@@ -14,7 +14,7 @@ import traceback
 import types
 
 from byhand.grading.remote import LENGTHS, decode, encode, lengths, packed, parsed
-from byhand.wire import CannotCross, Home, copied, is_unanswered, same_data
+from byhand.wire import CannotCross, Home, copied, is_unanswered, same_data, stub_of
 
 
 def main(limits):
@@ -73,7 +73,9 @@ class Guest:
         except CannotCross as refusal:
             return {"error": "raised", "words": f"The answer is {refusal}."}, b""
         except BaseException as error:
-            return {"error": _kind(error, message["do"]), "words": _words(error)}, b""
+            kind = _kind(error, message["do"])
+            words = stub_of(error, self.home.module) if kind == "unanswered" else _words(error)
+            return {"error": kind, "words": words}, b""
 
     def do_run(self, message, raw):
         source = _python(message["source"])

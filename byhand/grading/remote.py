@@ -8,6 +8,7 @@ the other side sends can therefore be wrong, but it can only be numbers and text
 import functools
 import json
 import math
+import re
 import struct
 import types
 
@@ -179,6 +180,9 @@ class Remote(Home):
     def _is_defined_here(self, value):
         return isinstance(value, (RemoteObject, types.FunctionType))
 
+    def _stub(self, error):
+        return str(error) if re.fullmatch(r"[A-Za-z_][\w.]*", str(error)) else None
+
 
 class RemoteObject:
     """A class or an object that lives in the sandbox. `Handle` stands before it."""
@@ -233,7 +237,7 @@ class Answers:
         if error is None:
             return decode(reply.get("value"), raw, self._resolve)
         if error == "unanswered":
-            raise NotImplementedError
+            raise NotImplementedError(words)
         if error == "attribute":
             raise NoAttribute(words)
         raise AnswerError(words, "died" if error == "memory" else "error")
