@@ -114,6 +114,7 @@ def by_autograd(weights, x, labels, targets):
 
 
 def by_dezero(weights, x, labels, targets):
+    np.int = int  # its last release still writes that name, which NumPy has dropped
     import dezero
     import dezero.functions as functions
 

@@ -109,7 +109,8 @@ def draw(found):
     for panel, (name, ways) in zip(panels, found.items(), strict=True):
         for (way, (n, _, memory)), colour, mark in zip(ways.items(), (FORWARD, BACKWARD), "os", strict=True):
             panel.loglog(n, memory, f"{mark}-", color=colour, markersize=4)
-            words = f"{way}: $n^{{{exponent(n, memory):.0f}}}$"
+            power = round(exponent(n, memory))
+            words = f"{way}: $n^{power}$" if power > 1 else f"{way}: $n$"
             panel.annotate(words, (n[-1], memory[-1]), (-4, 6), textcoords="offset points", ha="right", color=colour)
         panel.set(title=name, xlabel=RULES[name][2], ylim=(10, 10**11))
         panel.set_yticks([2**10, 2**20, 2**30], ["1 KiB", "1 MiB", "1 GiB"])

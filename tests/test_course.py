@@ -55,6 +55,16 @@ def test_readme_lists_each_unit():
         assert f"({notebooks.name_of(path)})" in readme
 
 
+def test_readme_states_the_minutes_of_each_unit():
+    sys.path.insert(0, str(ROOT / "site"))
+    try:
+        import readme_minutes
+    finally:
+        sys.path.pop(0)
+    text = readme_minutes.README.read_text(encoding="utf-8")
+    assert text == readme_minutes.with_minutes(text), "run `python site/readme_minutes.py`"
+
+
 def test_readme_shows_the_figure_that_the_lecture_stores():
     sys.path.insert(0, str(ROOT / "site"))
     try:
