@@ -6,6 +6,7 @@ and is skipped; in CI it fails. axe-core is installed from npm into _build when 
 """
 
 import argparse
+import functools
 import gzip
 import http.server
 import itertools
@@ -76,30 +77,50 @@ LOOK = """
   return problems;
 }
 """
-SHIFTS = """new Promise(done => { let sum = 0;
-  new PerformanceObserver(list => { for (const e of list.getEntries()) if (!e.hadRecentInput) sum += e.value; })
-    .observe({type: "layout-shift", buffered: true});
-  setTimeout(() => done(sum), 60); })"""
+# The first paint; the paint of the text, which waits for its fonts; and how far all has moved in the end.
+PAINTED = """new Promise(done => new PerformanceObserver((list, observer) => { observer.disconnect(); done(); })
+  .observe({type: "paint", buffered: true}))"""
+SHOWN = """(async () => {
+  while (document.documentElement.matches(".waits")) await new Promise(requestAnimationFrame);
+  for (const _ of [1, 2]) await new Promise(requestAnimationFrame);
+})()"""
+SHIFTS = """(async () => {
+  await document.fonts.ready;
+  for (const _ of [1, 2]) await new Promise(requestAnimationFrame);
+  const observer = new PerformanceObserver(() => {});
+  observer.observe({type: "layout-shift", buffered: true});
+  return observer.takeRecords().reduce((sum, e) => sum + (e.hadRecentInput ? 0 : e.value), 0);
+})()"""
+COUNTS = "() => ['.katex', '.byhand-figure'].map(kind => document.querySelectorAll(kind).length)"
 OPEN_FOLDS = "() => document.querySelectorAll('details').forEach(e => e.open = true)"
 
 
 # --- what is served ------------------------------------------------------------------------------
 
 
+sent = []  # bytes of each file
+painted, shown = threading.Event(), threading.Event()  # a page waits for its fonts, and for its pictures and scripts
+painted.set()
+shown.set()
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves the site as a host does: compressed, with its own 404 page."""
+
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self):
         path = Path(self.translate_path(self.path))
         path = path / "index.html" if path.is_dir() else path
         found = path.is_file()
         path = path if found else Path(self.directory) / "404.html"
-        body = path.read_bytes()
-        if path.suffix not in (".woff2", ".png"):
-            body = gzip.compress(body)
+        if path.suffix not in (".html", ".css"):
+            (painted if path.suffix == ".woff2" else shown).wait(5)
+        body = contents(path)
+        sent.append(len(body))
         self.send_response(200 if found else 404)
         self.send_header("Content-Type", self.guess_type(str(path)))
-        if path.suffix not in (".woff2", ".png"):
+        if path.suffix not in PACKED:
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -107,6 +128,14 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+PACKED = (".woff2", ".png")
+
+
+@functools.cache
+def contents(path):
+    return path.read_bytes() if path.suffix in PACKED else gzip.compress(path.read_bytes())
 
 
 def serve(folder, port=0):
@@ -119,45 +148,62 @@ def serve(folder, port=0):
 # --- one page ------------------------------------------------------------------------------------
 
 
-def look_at(browser, address, name, axe):
-    """A row of the table: what the page sends, how far it shifts, and what is wrong with it."""
-    problems, requests, sizes = [], [], []
-    context = browser.new_context(viewport=PHONE, color_scheme="light")
-    page = context.new_page()
-    session = context.new_cdp_session(page)
+HERE = {}  # what a process has of its own: a server, a browser, and two pages that show one address after the other
+
+
+def start_worker(folder, browser_path):
+    from playwright.sync_api import sync_playwright
+
+    browser = sync_playwright().start().chromium.launch(executable_path=browser_path, args=QUIET)
+    heard = []
+    HERE.update(folder=folder, browser=browser, heard=heard, address=serve(folder), axe=AXE.read_text(encoding="utf-8"))
+    for kind, viewport in (("served", PHONE), ("filed", DESK)):
+        HERE[kind] = page = browser.new_context(viewport=viewport).new_page()
+        page.on("request", lambda request: heard.append(("request", request.url)))
+        page.on("requestfailed", lambda request: heard.append(("missing", request.url)))
+        page.on("pageerror", lambda error: heard.append(("script error", str(error))))
+        page.on("console", lambda line: heard.append(("console", line.text)) if line.type == "error" else None)
+    session = HERE["served"].context.new_cdp_session(HERE["served"])
     session.send("Network.enable")
-    session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
-    page.on("request", lambda request: requests.append(request.url))
-    page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
-    page.on("console", lambda line: problems.append(f"console: {line.text}") if _is_fault(line, name) else None)
-    page.goto(address + name, wait_until="networkidle" if name == "search.html" else "load")
-    page.evaluate("document.fonts.ready")
-    shift = page.evaluate(SHIFTS)
-    transfer = sum(sizes) / 1024
-    formulas = page.locator(".katex").count()
+    session.send("Network.setCacheDisabled", {"cacheDisabled": True})  # each page as a first-time visitor sees it
+
+
+def look_at(name, in_full):
+    """A row of the table: what the page sends, how far it shifts, and what is wrong with it."""
+    page, heard, address, problems = HERE["served"], HERE["heard"], HERE["address"], []
+    heard.clear()
+    sent.clear()
+    # The worst case on purpose: the fonts arrive after the first paint, and the rest after that of the text.
+    painted.clear()
+    shown.clear()
+    page.goto(address + name, wait_until="commit")
+    page.evaluate(PAINTED)
+    painted.set()
+    page.evaluate(SHOWN)
+    shown.set()
+    page.wait_for_load_state("networkidle" if name == "search.html" else "load")
+    shift, transfer = page.evaluate(SHIFTS), sum(sent) / 1024
+    formulas, live = page.evaluate(COUNTS)
     page.evaluate(OPEN_FOLDS)
-    for viewport in (DESK, PHONE):
-        page.set_viewport_size(viewport)
-        problems += [f"{text} ({viewport['width']} px)" for text in page.evaluate(LOOK)]
-    problems += operate(page)
-    live = page.locator(".byhand-figure").count()
-    page.evaluate(axe)
+    problems += [f"{text} (390 px)" for text in page.evaluate(LOOK)]
+    problems += operate(page) if live else []
+    page.set_viewport_size(DESK)
+    problems += [f"{text} (1280 px)" for text in page.evaluate(LOOK)]
+    page.evaluate(HERE["axe"])
     page.evaluate(THIN)
-    for viewport in (PHONE, DESK):
+    for viewport, scheme, rules in AXE_RUNS[: None if in_full else 3]:
         page.set_viewport_size(viewport)
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            found = page.evaluate(AXE_RUN, scheme == "dark")
-            problems += [f"axe: {text} ({viewport['width']} px, {scheme})" for text in found]
-    off = [url for url in requests if not url.startswith((address, "data:"))]
-    problems += [f"asks another host: {url}" for url in off]
+        page.emulate_media(color_scheme=scheme)
+        problems += [f"axe: {text} ({viewport['width']} px, {scheme})" for text in page.evaluate(AXE_RUN, rules)]
+    page.emulate_media(color_scheme="light")
+    requests = [text for kind, text in heard if kind == "request"]
+    problems += [f"asks another host: {url}" for url in requests if not url.startswith((address, "data:"))]
+    problems += [f"a script for mathematics: {url}" for url in requests if re.search(r"katex.*\.js|mathjax", url, re.I)]
+    problems += [f"{kind}: {text}" for kind, text in heard if kind in FAULTS and not _is_due(text, name)]
     if transfer > LIMITS.get(name, LIMIT):
         problems.append(f"sends {transfer:.0f} KiB; the limit is {LIMITS.get(name, LIMIT)}")
     if shift > SHIFT:
         problems.append(f"shifts by {shift:.3f}; the limit is {SHIFT}")
-    scripts = [url for url in requests if re.search(r"katex.*\.js|mathjax", url, re.I)]
-    problems += [f"a script for mathematics: {url}" for url in scripts]
-    context.close()
     return {
         "page": name,
         "KiB": transfer,
@@ -168,8 +214,11 @@ def look_at(browser, address, name, axe):
     }
 
 
-def _is_fault(line, name):
-    return line.type == "error" and not (name == MISSING and "404" in line.text)
+FAULTS = ("console", "script error")  # a file that is not there makes the console speak
+
+
+def _is_due(text, name):
+    return name == MISSING and "404" in text
 
 
 # Thousands of spans look alike. Of each kind of code token one is left to be judged, and of formulas the first.
@@ -179,13 +228,18 @@ THIN = """() => {
     if (seen.has(e.className)) e.replaceWith(...e.childNodes); else seen.add(e.className);
   [...document.querySelectorAll(".katex")].slice(1).forEach(e => e.replaceChildren());
 }"""
-# In the dark only colours are new, so only their contrast is judged again.
-AXE_RUN = """async dark => {
-  const all = {resultTypes: ["violations"]};
-  const found = await axe.run(dark ? {...all, runOnly: ["color-contrast", "link-in-text-block"]} : all);
+AXE_RUN = """async runOnly => {
+  await new Promise(requestAnimationFrame);  // till then the page has not heard of its new width
+  document.getAnimations().forEach(animation => animation.finish());  // what fades in has little contrast
+  const found = await axe.run({resultTypes: ["violations"], ...runOnly && {runOnly}});
   return found.violations.filter(v => ["serious", "critical"].includes(v.impact))
     .map(v => `${v.id} at ${v.nodes[0].target} (${v.nodes.length})`);
 }"""
+# In the dark only colours are new, so only their contrast is judged again; on a phone, what depends on the
+# width. The colours do not, apart from the phone's own header: it is judged on one page of each kind.
+COLOURS, WIDTH = ["color-contrast", "link-in-text-block"], ["scrollable-region-focusable", "target-size"]
+AXE_RUNS = [(DESK, "light", None), (DESK, "dark", COLOURS), (PHONE, "light", WIDTH)]
+AXE_RUNS += [(PHONE, "dark", COLOURS), (PHONE, "light", None)]
 
 
 # --- figures and drawers, by keyboard and mouse --------------------------------------------------
@@ -307,21 +361,34 @@ def _tab_to(page, target):
     return False
 
 
-def from_a_folder(browser, path):
+def from_a_folder(name):
     """The same page from file://: nothing is missing, nothing asks a host, and its figures work."""
-    problems = []
-    page = browser.new_context(viewport=DESK).new_page()
-    # A browser refuses to preload a font from a folder, and then loads it all the same.
-    page.on("requestfailed", lambda r: None if r.url.endswith("woff2") else problems.append(f"missing {r.url}"))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else problems.append(f"asks {r.url}"))
-    page.goto(path.as_uri())
+    page, heard = HERE["filed"], HERE["heard"]
+    heard.clear()
+    page.goto((HERE["folder"] / name).as_uri())
     page.evaluate("document.fonts.ready")
+    problems = operate(page)
     if page.evaluate("[...document.fonts].some(font => font.status === 'error')"):
         problems.append("a font is missing")
-    problems += operate(page)
-    page.context.close()
+    for kind, text in heard:
+        # A browser refuses to preload a font from a folder, and then loads it all the same.
+        if kind in ("missing", "script error") and not text.endswith("woff2"):
+            problems.append(f"{kind} {text}")
+        if kind == "request" and not text.startswith(("file:", "data:")):
+            problems.append(f"asks {text}")
     return [f"file://: {text}" for text in problems]
+
+
+# What a page or a style loads from the root of a host, or from a host; a link may lead there.
+ROOTED = {
+    ".html": r"""<(?!a\b|link rel="canonical")\w+\b[^>]*\b(?:href|src|srcset|data)="((?!data:)(?:/|\w+:)[^"]*)""",
+    ".css": r"""(?:url\(|@import )["']?((?!data:)(?:/|\w+:)[^"')]*)""",
+}
+
+
+def rooted(path):
+    """What file:// would not find, by the source; the rest of what a page loads, look_at() has seen loaded."""
+    return [f"file://: asks {url}" for url in re.findall(ROOTED[path.suffix], path.read_text(encoding="utf-8"))]
 
 
 def search_a_folder(browser, folder):
@@ -350,29 +417,31 @@ def without_scripts(browser, address):
 
 
 OTHERS = "(search, drawers, no script)"
-HERE = {}  # what a process has of its own
 
 
-def start_worker(folder, browser_path):
-    """Each process has a server and a browser of its own."""
-    from playwright.sync_api import sync_playwright
-
-    browser = sync_playwright().start().chromium.launch(executable_path=browser_path, args=QUIET)
-    HERE.update(folder=folder, browser=browser, address=serve(folder), axe=AXE.read_text(encoding="utf-8"))
-
-
-def work(name):
+def work(job):
     """A row of the table: a page, or what is tried on a few pages only."""
+    name, in_full = job
     folder, browser, address = HERE["folder"], HERE["browser"], HERE["address"]
     if name != OTHERS:
-        row = look_at(browser, address, name, HERE["axe"])
+        row = look_at(name, in_full)
         if name not in ("404.html", MISSING):
-            row["problems"] += from_a_folder(browser, folder / name)
+            row["problems"] += rooted(folder / name)
+            row["problems"] += from_a_folder(name) if in_full else []
         return row
     problems = search_a_folder(browser, folder) + without_scripts(browser, address)
     for page in ("index.html", "lectures/51-softmax.html", "404.html"):
         problems += [f"{page}: {text}" for text in open_drawers(browser, address, page)]
+    for style in sorted(folder.rglob("*.css")):
+        problems += [f"{style.name}: {text}" for text in rooted(style)]
     return {"page": OTHERS, "problems": problems}
+
+
+def to_see_in_full(folder, names):
+    """One page of each kind: the first of each folder, all outside of them, and those with interactive figures."""
+    firsts = {Path(name).parent: name for name in reversed(names)}.values()
+    live = [n for n in names if n != MISSING and "byhand-figure" in (folder / n).read_text(encoding="utf-8")]
+    return {*firsts, *live, *(name for name in names if "/" not in name)}
 
 
 def all_pages(folder):
@@ -434,7 +503,9 @@ def main():
     try:
         names = [*all_pages(folder), MISSING]
         with multiprocessing.Pool(2, start_worker, (folder, browser)) as pool:
-            rows = sorted(pool.map(work, [OTHERS, *names], chunksize=1), key=lambda row: row["page"])
+            in_full = to_see_in_full(folder, names)
+            jobs = [(name, name in in_full) for name in [OTHERS, *names]]
+            rows = sorted(pool.map(work, jobs, chunksize=1), key=lambda row: row["page"])
     finally:
         pattern.unlink(missing_ok=True)
     print(f"{'page':42} {'KiB':>5} {'shift':>6} {'formulas':>8} {'live':>4} {'problems':>8}")

@@ -1,6 +1,6 @@
 """The HTML edition's sources: fast checks. Building it, and site/check.py in a browser, find the rest."""
 
-import importlib
+import importlib.util
 import json
 import re
 import tomllib
@@ -133,6 +133,61 @@ def test_a_solution_says_in_its_title_that_it_is_one(course, kind):
     title = {"cell_type": "markdown", "metadata": {}, "source": [f"# 39 · {kind}: a picture\n", "\n", "Text."]}
     cells = json.loads(course.folded(json.dumps({"cells": [title]})))["cells"]
     assert cells[0]["source"].startswith("# 39 · Solution: a picture")
+
+
+# --- what a page loads ---------------------------------------------------------------------------
+
+
+def test_fonts_that_a_page_waits_for_are_those_of_katex(course):
+    folder = SITE / "_static" / "katex"
+    style = (folder / "katex.min.css").read_text(encoding="utf-8")
+    for font, (css, classes) in course.FONTS.items():
+        assert (folder / "fonts" / f"KaTeX_{font}.woff2").exists()
+        assert f"font-family:{css.split()[-1]};" in style
+        assert all(f".{names.replace(' ', '.')}" in style for names in classes.split("|"))
+
+
+def test_a_page_waits_for_the_fonts_that_its_formulas_take(course):
+    formula = '<span class="katex"><span class="mord mathnormal sizing size3">x</span>{}</span>'
+    assert list(course.fonts_of("<p>mathbf</p>")) == []
+    assert list(course.fonts_of(formula.format(""))) == ["Main-Regular", "Math-Italic"]
+    large = formula.format('<span class="delimsizing size3">(</span>')
+    assert list(course.fonts_of(large)) == ["Main-Regular", "Math-Italic", "Size3-Regular"]
+
+
+@pytest.fixture(scope="module")
+def check():
+    """The check in a browser, of which these tests need no browser."""
+    spec = importlib.util.spec_from_file_location("site_check", SITE / "check.py")
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "count"),
+    [
+        ("x.html", '<a href="/x"> <a href="https://x.org"> <img alt="" src="../x.png"> <img src="data:,x">', 0),
+        ("x.html", '<link rel="canonical" href="https://x.org/x.html"> <link rel="icon" href="../x.svg">', 0),
+        (
+            "x.html",
+            '<img src="/x.png"> <script defer src="//x.org/x.js"> <link rel="preload" href="http://x.org/x">',
+            3,
+        ),
+        ("x.css", "p { background: url(data:,x); } q { background: url(../x.png); }", 0),
+        ("x.css", "@import 'https://x.org/x.css'; p { background: url(\"/x.png\"); }", 2),
+    ],
+)
+def test_what_a_folder_lacks_is_read_from_the_source(check, tmp_path, name, text, count):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert len(check.rooted(tmp_path / name)) == count
+
+
+def test_each_kind_of_page_is_seen_in_full(check, tmp_path):
+    names = ["a/01.html", "a/02.html", "a/03.html", "index.html", check.MISSING]
+    (tmp_path / "a").mkdir()
+    for name in names[:-1]:
+        (tmp_path / name).write_text("byhand-figure" if name == "a/03.html" else "", encoding="utf-8")
+    assert check.to_see_in_full(tmp_path, names) == {"a/01.html", "a/03.html", "index.html", check.MISSING}
 
 
 # --- interactive figures -------------------------------------------------------------------------

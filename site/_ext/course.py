@@ -85,6 +85,26 @@ def _place(node):
     return node and (f"{node.source}:{node.line}" if node.line else node.source)
 
 
+# The fonts that a formula may take: how CSS names each, and the classes that ask for it.
+FONTS = {
+    "Main-Regular": ("1em KaTeX_Main", "katex"),
+    "Math-Italic": ("italic 1em KaTeX_Math", "mathnormal"),
+    "Main-Bold": ("bold 1em KaTeX_Main", "mathbf|textbf"),
+    "AMS-Regular": ("1em KaTeX_AMS", "amsrm|mathbb"),
+    "Caligraphic-Regular": ("1em KaTeX_Caligraphic", "mathcal"),
+    "Typewriter-Regular": ("1em KaTeX_Typewriter", "texttt|mathtt"),
+    "Size1-Regular": ("1em KaTeX_Size1", "delimsizing size1|delim-size1|small-op"),
+    "Size2-Regular": ("1em KaTeX_Size2", "delimsizing size2|large-op"),
+    "Size3-Regular": ("1em KaTeX_Size3", "delimsizing size3"),
+    "Size4-Regular": ("1em KaTeX_Size4", "delimsizing size4|delim-size4"),
+}
+
+
+def fonts_of(body):
+    """{font: its name in CSS} of the fonts that the formulas of a page take."""
+    return {font: css for font, (css, classes) in FONTS.items() if re.search(rf'class="[^"]*\b({classes})\b', body)}
+
+
 # --- reading -------------------------------------------------------------------------------------
 
 
@@ -194,7 +214,7 @@ def complete_page(app, page, template, context, doctree):
     source = str(app.env.doc2path(page, base=False)) if doctree is not None else ""
     context["notebook"] = source if source.endswith(".ipynb") else ""
     context["address"] = app.config.html_baseurl
-    context["has_math"] = 'class="katex"' in context.get("body", "")
+    context["fonts"] = fonts_of(context.get("body", ""))
     context["description"] = _description(doctree) or DESCRIPTION
     if page == "index":
         context["parts"] = _map(app)
