@@ -453,7 +453,9 @@ def _draw_node(box, node, place):
     box.add_patch(plt.Circle(place, GATE, facecolor="white", edgecolor=INK, linewidth=1.2, zorder=3))
     size = 14 if len(node["symbol"]) == 1 else min(9.0, 9 * 1.65 * GATE / _inches(node["symbol"], 9))
     box.text(x, y, node["symbol"], ha="center", va="center_baseline", fontsize=size, zorder=4)
-    box.text(x, y + GATE + 0.05, node["name"], family="monospace", ha="center", fontsize=10)
+    # A wire may pass behind a name; the white leaves it readable.
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    box.text(x, y + GATE + 0.05, node["name"], family="monospace", ha="center", fontsize=10, bbox=white, zorder=3)
 
 
 def _draw_numbers(box, circuit, places, node, values, gradients, write):
