@@ -65,8 +65,8 @@ def by_engine(weights, x, labels, targets):
         for W, b in zip(weights[:-2:2], weights[1:-2:2], strict=True):
             h = relu(affine(h, W, b))
         cross_entropy(affine(h, *weights[-2:]), targets).backward()
-        for w in weights:
-            w.data = w.data - LR * w.grad.data
+        for w in weights:  # the graph is gone, so nothing that was saved is overwritten
+            w.data -= LR * w.grad.data
             w.grad = None
 
     return step, lambda: [w.data for w in weights]
@@ -74,7 +74,8 @@ def by_engine(weights, x, labels, targets):
 
 def by_layers(weights, x, labels, targets):
     layers = taught("62-layers")
-    affine = [layers.Affine(W.copy(), b.copy()) for W, b in zip(weights[::2], weights[1::2], strict=True)]
+    pairs = zip(weights[::2], weights[1::2], strict=True)
+    affine = [layers.Affine(W.copy(), b.copy(), of_data=W is weights[0]) for W, b in pairs]
     relus = [layers.Relu() for _ in affine]
     network = layers.Network([layer for pair in zip(affine, relus, strict=True) for layer in pair][:-1])
     loss = layers.SoftmaxWithLoss()
