@@ -85,7 +85,7 @@ def concat_cases(draw):
 def where_cases(draw):
     a, b = draw(broadcastable_pairs()).inputs
     c = draw(arrays(np.broadcast_shapes(a.shape, b.shape))) > 0
-    return Case((a, b), {"c": c})
+    return Case((a, b), {"mask": c})
 
 
 @st.composite
@@ -117,7 +117,7 @@ NEW = {
     "max_over": Rule(max_over, filled_sum_cases()),
     "getitem": Rule(lambda x, *, index: x[index], getitem_cases()),
     "concat": Rule(lambda *inputs, axis: torch.cat(inputs, axis), concat_cases()),
-    "where": Rule(lambda a, b, *, c: torch.where(torch.tensor(c), a, b), where_cases()),
+    "where": Rule(lambda a, b, *, mask: torch.where(torch.tensor(mask), a, b), where_cases()),
     "expand_dims": Rule(expand_dims, expand_cases()),
 }
 TAUGHT = {
@@ -426,6 +426,63 @@ def test_nothing_is_recorded_inside_no_grad():
     x = Tensor([1.0, 2.0], requires_grad=True)
     with no_grad():
         assert (np.exp(x) * x).ctx is None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_input_changed_in_place_is_refused_or_not_read(name):
+    """Never a wrong gradient in silence, neither the first nor the second."""
+    rule = ALL[name]
+
+    @settings(settings.get_profile("operators"), max_examples=10)
+    @given(SMOOTH.get(name, rule.cases), st.integers(0, 2**32 - 1))
+    def is_safe(case, seed):
+        found = []
+        for changes in False, True:
+            leaves, _ = pairs_of_leaves(rule, case)
+            inside = [x * 1.0 if x.requires_grad else Tensor(x.data.copy()) for x in leaves]
+            y = getattr(rows, name)(*inside, **case.options)
+            with no_grad():
+                for x in inside if changes else ():
+                    x.change(..., (x.data + 1 if x.requires_grad else x.data[::-1].copy()))
+            rng, leaves = np.random.default_rng(seed), [x for x in leaves if x.requires_grad]
+            dy, weights = rng.normal(size=y.shape), [rng.normal(size=x.shape) for x in leaves]
+            try:
+                y.backward(dy, retain_graph=True)
+                found.append([x.grad.data for x in leaves])
+                for x in leaves:
+                    x.grad = None
+                twice(y, leaves, dy, weights)
+            except RuntimeError as error:
+                assert changes and "changed in place" in str(error)
+                return
+            found[-1] += [gradient_of(x) for x in leaves]
+        for mine, reference in zip(found[1], found[0], strict=True):
+            assert_equal(mine, reference)
+
+    is_safe()
+
+
+def test_cross_entropy_saves_the_scores_it_reads_again():
+    """Without them a second derivative would be that of the scores after the change, and no error."""
+    x = Tensor([[1.0, -2.0, 0.5]], requires_grad=True)
+    scores = x * 1.0
+    loss = rows.cross_entropy(scores, np.eye(3)[:1])
+    with no_grad():
+        scores += np.array([0.0, 1.0, 0.0])
+    with pytest.raises(RuntimeError, match="CrossEntropy"):
+        loss.backward(create_graph=True)
+
+
+def test_a_change_that_the_rule_does_not_read_is_refused_where_torch_allows_it():
+    x, xt = Tensor([1.0, 2.0], requires_grad=True), torch.tensor([1.0, 2.0], requires_grad=True)
+    h, ht = x * 1.0, xt * 1.0
+    y, yt = np.exp(h), torch.exp(ht)
+    with no_grad(), torch.no_grad():
+        h += 1.0
+        ht += 1.0
+    yt.sum().backward()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward(np.ones(2))
 
 
 # --- the fused rows ------------------------------------------------------------------------------
