@@ -181,6 +181,54 @@ def test_a_change_of_what_was_not_saved_is_no_error(engine):
     np.testing.assert_array_equal(x.grad.data, [3.0, 4.0])
 
 
+def test_two_tensors_that_hold_one_array_are_two_inputs(engine):
+    x = leaf(engine, 3.0, 4.0)
+    (engine.Tensor(x.data) * x).backward([1.0, 1.0], create_graph=True)
+    slope = x.grad  # the constant: it does not lead to x
+    assert not slope.requires_grad or not [c for c in slope.operations() if x in c.inputs]
+    np.testing.assert_array_equal(slope.data, [3.0, 4.0])
+
+    array = np.array([3.0, 4.0])
+    a, b = (engine.Tensor(array, requires_grad=True) for _ in range(2))
+    (a * b).backward([1.0, 1.0], create_graph=True)
+    da, a.grad, b.grad = a.grad, None, None
+    da.backward([5.0, 7.0])  # da is b
+    assert a.grad is None
+    np.testing.assert_array_equal(b.grad.data, [5.0, 7.0])
+
+
+def test_one_array_in_two_tensors_keeps_two_versions(engine):
+    array = np.array([3.0, 4.0])
+    a, b = (engine.Tensor(array, requires_grad=True) for _ in range(2))
+    y = a * b
+    for x in a, b:
+        before = x.version[0]
+        with engine.no_grad():
+            x += 1.0
+        with pytest.raises(RuntimeError, match="Mul saved was changed"):
+            y.backward([1.0, 1.0])
+        x.version[0] = before
+
+
+def test_a_forward_that_returns_its_input_shares_the_version(engine):
+    class Same(engine.Op):
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x
+
+        def backward(ctx, dy):
+            return dy
+
+    x = leaf(engine, 1.0, 2.0)
+    h = x * x
+    y = Same.apply(h)
+    assert y.version is h.version and y.data is not h.data
+    with engine.no_grad():
+        h += 1.0
+    with pytest.raises(RuntimeError, match="Same saved was changed"):
+        y.backward([1.0, 1.0])
+
+
 @pytest.mark.parametrize("number", [0.5, np.array(0.5)])
 def test_a_change_of_a_saved_output_of_no_axes_is_seen(engine, number):
     y = np.exp(engine.Tensor(number, requires_grad=True))
@@ -217,9 +265,35 @@ def test_a_wrong_backward_is_named_and_leaves_all_gradients_unwritten(engine, gr
     a, b = leaf(engine, 1.0, 2.0), leaf(engine, 3.0, 4.0)
     y = a * b + wrong(engine, gradients)(a, b)  # a and b get gradients on both ways
     y.retain_grad()
-    with pytest.raises(ValueError, match=r"Wrong\.backward must return shapes \(2,\), \(2,\)"):
-        y.backward([1.0, 1.0])
+    for _ in range(2):  # the second time, too, it is the first cause that is named
+        with pytest.raises(ValueError, match=r"Wrong\.backward must return shapes \(2,\), \(2,\)"):
+            y.backward([1.0, 1.0])
     assert a.grad is b.grad is y.grad is None
+
+
+def test_misuse_is_told_in_words(engine):
+    x, c = leaf(engine, 1.0, 1.0, 1.0), engine.Tensor(np.array([3, 4, 5]))
+    for kind, words, call in [
+        (RuntimeError, r"shape \(3,\) needs", lambda: (x + c).backward()),
+        (ValueError, r"shape \(2,\), not \(3,\)", lambda: (x + c).backward(np.ones(2))),
+        (RuntimeError, "Nothing that led here", lambda: (c + c).backward()),
+        (TypeError, "floats", lambda: engine.Tensor(c.data, requires_grad=True)),
+        (TypeError, r"np\.tan", lambda: np.tan(x)),
+        (TypeError, "Only calls", lambda: np.add.reduce(x)),
+        (TypeError, r"a = a \+ b", lambda: c.__iadd__(x)),
+        (RuntimeError, "no_grad", lambda: x.change(0, 5.0)),
+    ]:
+        with pytest.raises(kind, match=words):
+            call()
+    assert x.grad is None
+
+
+def test_a_number_takes_on_the_dtype(engine):
+    w = engine.Tensor(np.float32(1.0), requires_grad=True)
+    y = 0.1 * w + 1
+    y.backward()
+    assert y.data.dtype == w.grad.data.dtype == np.float32
+    assert y.ndim == 0 and y.size == 1 and str(w) == "Tensor(1.)" and len({w, y, w}) == 2
 
 
 def test_errors_in_the_graph_leave_all_gradients_unwritten(engine):
