@@ -66,7 +66,8 @@ def by_engine(weights, x, labels, targets):
             h = relu(affine(h, W, b))
         cross_entropy(affine(h, *weights[-2:]), targets).backward()
         for w in weights:  # the graph is gone, so nothing that was saved is overwritten
-            w.data -= LR * w.grad.data
+            w.grad.data *= LR  # a gradient is its leaf's own copy
+            w.data -= w.grad.data
             w.grad = None
 
     return step, lambda: [w.data for w in weights]
