@@ -32,6 +32,7 @@ EARLY = [
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "networkx",
+    "sklearn.datasets",
     "ipykernel.kernelapp",
     "ipykernel.zmqshell",
     "ipykernel.debugger",
