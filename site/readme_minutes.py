@@ -1,4 +1,4 @@
-"""Write the minutes that each lecture, exercise and project states into the README's table of units.
+"""Write the minutes that each lecture, exercise and project states into the README's table of units, and their sum.
 
 `python site/readme_minutes.py` after one of them was changed; a test says when it is due.
 """
@@ -19,21 +19,23 @@ def minutes(path):
 
 
 def of_unit(stem):
-    """Lecture plus exercise, as "40 + 45", or those of a project."""
+    """Those of the lecture and of the exercise, or those of a project."""
     paths = (ROOT / folder / f"{stem}.ipynb" for folder in ("lectures", "solutions"))
-    return " + ".join(str(minutes(path)) for path in paths if path.exists())
+    return [minutes(path) for path in paths if path.exists()]
 
 
 def with_minutes(text):
     """The README with the minutes of today."""
-    lines = text.splitlines()
+    lines, total = text.splitlines(), 0
     for number, line in enumerate(lines):
         stem = re.search(r"\(solutions/([\w-]+)\.ipynb\)", line)
         if stem and re.match(r"\| \d\d \|", line):
             cells = [cell.strip() for cell in line.strip("|").split("|")]
-            cells[COLUMN] = of_unit(stem[1])
+            found = of_unit(stem[1])
+            total += sum(found)
+            cells[COLUMN] = " + ".join(map(str, found))
             lines[number] = f"| {' | '.join(cells)} |".replace("|  |", "| |")
-    return "\n".join(lines) + "\n"
+    return re.sub(r"about \d+ hours", f"about {total / 60:.0f} hours", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -55,22 +55,23 @@ def test_readme_lists_each_unit():
         assert f"({notebooks.name_of(path)})" in readme
 
 
-def test_readme_states_the_minutes_of_each_unit():
+def of_site(name):
+    """A module of site/, which is no package."""
     sys.path.insert(0, str(ROOT / "site"))
     try:
-        import readme_minutes
+        return importlib.import_module(name)
     finally:
         sys.path.pop(0)
+
+
+def test_readme_states_the_minutes_of_each_unit():
+    readme_minutes = of_site("readme_minutes")
     text = readme_minutes.README.read_text(encoding="utf-8")
     assert text == readme_minutes.with_minutes(text), "run `python site/readme_minutes.py`"
 
 
 def test_readme_shows_the_figure_that_the_lecture_stores():
-    sys.path.insert(0, str(ROOT / "site"))
-    try:
-        import readme_picture
-    finally:
-        sys.path.pop(0)
+    readme_picture = of_site("readme_picture")
     stored = readme_picture.PICTURE.read_text(encoding="utf-8")
     assert stored == readme_picture.stored_svg(), "run `python site/readme_picture.py`"
 
@@ -97,11 +98,7 @@ ATLAS = ROOT / "mathnotes" / "97-atlas.md"
 
 @pytest.fixture(scope="module")
 def atlas():
-    sys.path.insert(0, str(ROOT / "site"))
-    try:
-        return importlib.import_module("atlas")
-    finally:
-        sys.path.pop(0)
+    return of_site("atlas")
 
 
 @each_lecture
