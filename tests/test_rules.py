@@ -19,7 +19,7 @@ settings.load_profile("course")
 
 # Functions of rule cells that take functions, or Tensors: test_operators.py and test_training.py have them.
 TESTED_ELSEWHERE = {
-    "64-operators": {"op", "reduced", "shared_out", "routed", "choose"},
+    "64-operators": {"op", "reduced", "shared_out", "routed", "closed_up", "choose"},
     "65-training": {"three_layers", "chained_loss", "penalty", "descend", "batches"},
 }
 
