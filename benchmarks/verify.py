@@ -1,7 +1,7 @@
-"""Three ways to check 20 notebooks, side by side: stock nbval, nbmake, and this course's `pytest`.
+"""Three ways to check the lectures and solutions, side by side: stock nbval, nbmake, and this course's `pytest`.
 
     python -m pip install -r benchmarks/requirements.txt
-    python benchmarks/verify.py
+    python benchmarks/verify.py [--notebooks N] [--repeat N]
 
 Prints a Markdown table. CPU time is that of the whole process tree: every process is waited for by
 the one that started it or, if that one is gone, by this script, which adopts orphans (Linux). Each
@@ -10,7 +10,6 @@ run first measures a known load in this way, and stops if it is not found again.
 
 import argparse
 import ctypes
-import itertools
 import json
 import os
 import platform
@@ -27,7 +26,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = 20
 PLAIN = ["--noconftest", "-o", "addopts="]  # without this repository's collector and options
 PEERS = {
     "`pytest --nbval`, serial": ["--nbval", "--nbval-current-env", *PLAIN],
@@ -37,10 +35,12 @@ PEERS = {
 PACKAGES = ["pytest", "nbval", "nbmake", "pytest-xdist", "ipykernel", "torch", "numpy", "matplotlib"]
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 Cost = namedtuple("Cost", "wall cpu")
+Counts = namedtuple("Counts", "notebooks cells")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--notebooks", type=int, help="only so many, the first of the course (default: all)")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each peer; the median counts")
     parser.add_argument("--own", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -49,9 +49,9 @@ def main():
     adopt_orphans()
     known = known_load()
     with tempfile.TemporaryDirectory() as folder:
-        cells = copy_course(Path(folder))
-        own, costs = measure(folder, cells, options.repeat)
-    print_table(costs, own, cells, known, options.repeat)
+        counts = copy_course(Path(folder), options.notebooks)
+        own, costs = measure(folder, counts, options.repeat)
+    print_table(costs, own, counts, known, options.repeat)
 
 
 # --- measuring -----------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def known_load():
     return cost.cpu
 
 
-def measure(folder, cells, repeat):
+def measure(folder, counts, repeat):
     """Median CPU seconds of the cells alone, and {peer: its median Cost}.
 
     All take turns, so that a slow minute of the machine hits all of them.
@@ -109,7 +109,8 @@ def measure(folder, cells, repeat):
             own, costs = [], {name: [] for name in PEERS}
         own.append(own_computation(folder))
         for name, options in PEERS.items():
-            costs[name].append(checked_cost(name, options, folder, NOTEBOOKS if "nbmake" in name else cells))
+            expected = counts.notebooks if "nbmake" in name else counts.cells
+            costs[name].append(checked_cost(name, options, folder, expected))
     return statistics.median(own), {name: median_cost(found) for name, found in costs.items()}
 
 
@@ -129,23 +130,18 @@ def median_cost(costs):
 # --- the notebooks -------------------------------------------------------------------------------
 
 
-def copy_course(folder):
-    """Copies of the lectures and solutions that are there in pairs; returns how many code cells they have."""
+def copy_course(folder, most):
+    """Copies the lectures and solutions, in the order of the course, at most so many. Returns the Counts."""
     for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    pairs = [
-        (lecture, ROOT / "solutions" / lecture.name)
-        for lecture in sorted(ROOT.glob("lectures/*.ipynb"))
-        if (ROOT / "solutions" / lecture.name).exists()
-    ]
-    originals = itertools.cycle(itertools.chain.from_iterable(pairs))
+    originals = sorted([*ROOT.glob("lectures/*.ipynb"), *ROOT.glob("solutions/*.ipynb")], key=lambda path: path.name)
     cells = 0
-    for number, original in zip(range(NOTEBOOKS), originals, strict=False):
-        copy = folder / original.parent.name / f"{original.stem}-{number:02}.ipynb"
+    for original in originals[:most]:
+        copy = folder / original.parent.name / original.name
         copy.parent.mkdir(exist_ok=True)
         shutil.copy(original, copy)
         cells += len(code_cells(copy))
-    return cells
+    return Counts(len(originals[:most]), cells)
 
 
 def code_cells(path):
@@ -184,11 +180,10 @@ def print_own(paths):
 # --- the table -----------------------------------------------------------------------------------
 
 
-def print_table(costs, own, cells, known, repeat):
+def print_table(costs, own, counts, known, repeat):
     stock = next(iter(costs.values()))
-    print(
-        f"{NOTEBOOKS} notebooks, {cells} code cells. {date.today()}, {os.cpu_count()} cores, median of {repeat} runs."
-    )
+    print(f"{counts.notebooks} notebooks, {counts.cells} code cells. {date.today()}, {os.cpu_count()} cores, ", end="")
+    print(f"median of {repeat} runs.")
     print(f"The cells' own computation: {own:.1f} s. Of a known load of 4 s of CPU time {known:.2f} s were found.\n")
     print("| | wall | of stock | CPU | of stock | CPU that is not the cells' own | compares outputs |")
     print("|---|---|---|---|---|---|---|")
