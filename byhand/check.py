@@ -323,16 +323,20 @@ class Check:
 
     def _recognised(self):
         """The words of the named mistake that does in every comparison just what the answers do, or None."""
-        mine = self._traces()
-        for says, wrong in _named_mistakes(self):
-            if _alike(mine, self._traces(**wrong)) and self._is_behind(wrong, mine):
+        mine, given = self._traces(), self._given_to_mistakes()
+        for says, wrong in _named_mistakes(self, given):
+            if _alike(mine, self._traces(**given | wrong)) and self._is_behind(wrong, mine, given):
                 return says
         return None
 
-    def _is_behind(self, names, traces):
+    def _given_to_mistakes(self):
+        """What a named mistake sees in place of the notebook's own definitions."""
+        return {}
+
+    def _is_behind(self, names, traces, given):
         """Whether these answers make the first wrong comparison. If nonsense in their place leaves it, another does."""
         nonsense = {name: _nonsense(self.function.__globals__.get(name)) for name in names}
-        for trace, other in zip(traces, self._traces(**nonsense), strict=True):
+        for trace, other in zip(traces, self._traces(**given | nonsense), strict=True):
             wrong = next((place for place, (_, _, is_right) in enumerate(trace) if not is_right), None)
             if wrong is not None:
                 return not _alike(trace[: wrong + 1], other[: wrong + 1])
@@ -401,15 +405,15 @@ def _alike(a, b):
     return type(a) is type(b) and a == b
 
 
-def _named_mistakes(made):
-    """(says, wrong answers) of each mistake that the solutions name for this check."""
+def _named_mistakes(made, given):
+    """(says, wrong answers) of each mistake that the solutions name for this check. given: names that they see."""
     found = []
 
     def collect(for_check, *, says, raises=None, **wrong):
         if for_check is made and raises is None:
             found.append((says, wrong))
 
-    namespace = {**made.function.__globals__, made.name: made, "mistake": collect}
+    namespace = {**made.function.__globals__, **given, made.name: made, "mistake": collect}
     for source in _mistake_cells(made.name):
         try:
             exec(source, namespace)

@@ -251,6 +251,8 @@ def _in_words(value):
         return f"array {value.shape}"
     if isinstance(value, (float, np.floating)):
         return f"{value:.4g}"
+    if type(value) is Handle:
+        return _name_of(_target(value))
     text = repr(value) if isinstance(value, (*PLAIN, tuple, list)) else type(value).__name__
     return text if len(text) <= 40 else f"{type(value).__name__} of {len(value)}" if hasattr(value, "__len__") else text
 

@@ -244,6 +244,23 @@ def test_a_known_mistake_is_named(tmp_path):
     assert "A common mistake gives these very numbers: I ⊗ x^T belongs to the column form" in results[1].reason
 
 
+EVERY_PATH = """def backward_order(inputs, root):
+    order, waiting = [], [root]
+    while waiting:
+        k = waiting.pop()
+        order = [j for j in order if j != k] + [k]
+        waiting.extend(inputs[k])
+    return np.array(order)"""
+
+
+def test_a_known_mistake_is_named_where_the_check_hands_out_a_given_class(tmp_path):
+    stem, question = "63-engine", "backward_order_of_graphs_in_lists"
+    path = with_answers(tmp_path, EXERCISES / f"{stem}.ipynb", backward_order=EVERY_PATH)
+    result = by_question(graded(path, stem=stem))[question]
+    assert "After the call backward_order(Counted," in result.reason
+    assert "A common mistake fails in this very way: a value moves to the end at each visit" in result.reason
+
+
 def test_results_depend_on_the_seed_alone(tmp_path):
     path = with_answers(tmp_path, **{TARGET: RIGHT.replace("W0.T", "W0.T + 1e-3 * x.sum()")})
     first, again, other = (graded(path, seed=seed) for seed in (1, 1, 2))

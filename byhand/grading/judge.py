@@ -139,11 +139,21 @@ class _GradedCheck(Check):
     """A check that runs on its own seeds, and only when it is told to."""
 
     seeds = ()
+    student_side = ()  # the sources of the cells that were given to the student and ran in the sandbox
 
     def failure(self):
         """What is wrong, in words with a diagnosis, or None."""
         first = next(filter(None, self.outcomes()), None)
         return first and self._words(first)
+
+    def _given_to_mistakes(self):
+        """The classes that were given to the student, defined here: a named mistake runs here, not in the sandbox."""
+        before = self.function.__globals__
+        names = dict(before)
+        with contextlib.suppress(Exception):  # what builds on an answer cannot be defined here
+            for source in self.student_side:
+                exec(source, names)
+        return {name: value for name, value in names.items() if before.get(name) is not value}
 
 
 class _Grading:
@@ -264,6 +274,7 @@ class _Grading:
         self.namespace["check"] = check
         exec(compile(cell.source, f"<{cell.id}>", "exec"), self.namespace)
         made[0].tells_calls = "HIDDEN TESTS" not in cell.source
+        made[0].student_side = [passed.source for passed in self.passed if passed.kind == STUDENT_SIDE]
         made[0].seeds = [_seed(self.seed, self.submission.stem, cell.question, case) for case in range(CASES)]
         return made[0]
 
