@@ -138,6 +138,21 @@ def test_a_solution_says_in_its_title_that_it_is_one(course, kind):
 # --- what a page loads ---------------------------------------------------------------------------
 
 
+def test_an_exercise_page_shows_what_its_given_cells_show_and_no_more(course):
+    def code(cell_id, text, **metadata):
+        outputs = [{"output_type": "stream", "name": "stdout", "text": text}]
+        return {"cell_type": "code", "id": cell_id, "metadata": metadata, "source": [], "outputs": outputs}
+
+    solution = {"cells": [code("given", "drawn"), code("answer", "secret", nbgrader={"solution": True})]}
+    exercise = json.loads(json.dumps(solution))
+    exercise["cells"] += [code("added", "")]
+    for cell in exercise["cells"]:
+        cell["outputs"] = []
+    given, answer, added = json.loads(course.with_given_outputs(json.dumps(exercise), solution))["cells"]
+    assert given["outputs"][0]["text"] == "drawn"
+    assert answer["outputs"] == added["outputs"] == []
+
+
 def test_fonts_that_a_page_waits_for_are_those_of_katex(course):
     folder = SITE / "_static" / "katex"
     style = (folder / "katex.min.css").read_text(encoding="utf-8")

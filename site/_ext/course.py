@@ -113,6 +113,10 @@ def read_source(app, docname, source):
         source[0] += contents(app.config.course_parts, app.env.found_docs)
     elif docname.startswith("solutions/"):
         source[0] = folded(source[0])
+    elif docname.startswith("exercises/"):
+        solution = Path(app.srcdir, docname.replace("exercises", "solutions", 1) + ".ipynb")
+        app.env.note_dependency(solution)
+        source[0] = with_given_outputs(source[0], json.loads(solution.read_text(encoding="utf-8")))
 
 
 def heads(docs):
@@ -156,6 +160,16 @@ def folded(text):
             _hide(cell, "hide-input", "Show the answer", "Hide the answer")
         elif "mistake" in tags:
             _hide(cell, "hide-cell", "Show mistakes that people make here", "Hide the mistakes")
+    return json.dumps(notebook)
+
+
+def with_given_outputs(text, solution):
+    """An exercise with what its given cells show, taken from its solution: on a page nobody can run them."""
+    notebook = json.loads(text)
+    shown = {cell["id"]: cell.get("outputs", []) for cell in solution["cells"]}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code" and "nbgrader" not in cell["metadata"]:
+            cell["outputs"] = shown.get(cell["id"], [])
     return json.dumps(notebook)
 
 
