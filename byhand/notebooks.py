@@ -32,6 +32,8 @@ KEPT_METADATA = ("tags", "mystnb", "nbgrader")
 SOLUTION_ONLY = {"mistake", "solution"}
 YOUR_ANSWER = "*Write your answer here, in place of this line.*"
 CELL_TIMEOUT = 60  # seconds
+# A kernel computes in one thread, here as under pytest: small arrays gain nothing from more.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class NotebookError(Exception):
@@ -282,7 +284,8 @@ def run(path, on_cell=lambda number, cells: None):
         on_cell_complete=lambda cell, cell_index: on_cell(cell_index + 1, len(notebook.cells)),
     )
     try:
-        client.execute(stderr=subprocess.DEVNULL)  # ipykernel warns there of what is normal on one machine
+        # ipykernel warns on stderr of what is normal on one machine
+        client.execute(stderr=subprocess.DEVNULL, env=os.environ | ONE_THREAD)
     except NoSuchKernel:
         raise NotebookError(
             f"{name_of(path)}: there is no kernel {kernel!r} here. The course runs on python3: "

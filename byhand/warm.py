@@ -40,13 +40,11 @@ import zmq
 from jupyter_client import BlockingKernelClient
 from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel
 
+from byhand.notebooks import ONE_THREAD
+
 FORKSERVER = Path(__file__).with_name("forkserver.py")
 # Read when the packages are imported. A thread pool would not survive the fork.
-AT_IMPORT = {
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
+AT_IMPORT = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"} | ONE_THREAD
 LONGEST_FOLDER = 60  # bytes; the path of a Unix socket may have 100 or so
 POLL = 0.05  # seconds between two looks at whether a silent kernel is still alive
 
