@@ -14,11 +14,13 @@ import argparse
 import gc
 import itertools
 import platform
+import re
 import statistics
 import sys
 import time
 from datetime import date
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -258,6 +260,13 @@ def shares(batch, rounds):
     )
 
 
+def processor():
+    """What the ratios depend on most: torch's matrix products are made for some processors more than for others."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="only what the limits bind, in a minute")
@@ -265,7 +274,7 @@ def main():
     torch.set_num_threads(1)
     sys.setrecursionlimit(10_000)  # micrograd sorts its graph by recursion
     rounds = 15 if options.quick else 25
-    print(f"{date.today()}, {platform.processor() or platform.machine()}, ratios to torch: less is faster.\n")
+    print(f"{date.today()}, {processor()}, ratios to torch: less is faster.\n")
     with threadpool_limits(1):
         small = NETWORKS["64-128-64-10"]
         given = {"dtypes": (np.float64,), "threads": (1,), "batches": (1, 32), "rounds": rounds}
