@@ -225,21 +225,22 @@ def _constant_factor(mine, reference, tolerance):
     return str(simple) if is_simple else f"{factor:.6g}"
 
 
-def check(function=None, *, points=1, diagnose=True, inplace=False):
+def check(function=None, *, points=1, diagnose=True, values=True, inplace=False):
     """Make a graded check of a function of one random generator, and run it at once.
 
     The function computes a reference, calls answers of the notebook and compares with `same`. Its
     answers are reached through proxies, so only plain data crosses (see `byhand.wire`). It runs on
     several fixed seeds and prints one line.
 
-    points: what it is worth. diagnose=False: a failure says only that and where. inplace=True: the
-    answers may change their inputs in place, and the check sees the change.
+    points: what it is worth. diagnose=False: a failure says only that and where. values=False: it shows
+    no numbers, where the reference's would be the answer, as for codes. inplace=True: the answers may
+    change their inputs in place, and the check sees the change.
 
     Raises NotAnswered when an answer it uses is still a stub, Mismatch when an answer is wrong.
     """
 
     def decorate(function):
-        made = Check(function, points, diagnose, inplace)
+        made = Check(function, points, diagnose, values, inplace)
         made.report()
         return made
 
@@ -252,9 +253,9 @@ class Check:
     seeds = SEEDS
     tells_calls = True  # not where a check has hidden tests, whose inputs the call would show
 
-    def __init__(self, function, points=1, diagnose=True, inplace=False):
+    def __init__(self, function, points=1, diagnose=True, values=True, inplace=False):
         self.function, self.points = function, points
-        self.diagnose, self.inplace = diagnose, inplace
+        self.diagnose, self.values, self.inplace = diagnose, values, inplace
         self.name = function.__name__
         self.uses = _globals_used(function.__code__)
 
@@ -312,14 +313,15 @@ class Check:
         raise Mismatch(self._words(failure), failure.name, failure.mine, failure.where) from None
 
     def _words(self, failure):
+        where = f", first at {list(failure.where)}" if failure.where else ""
         if not self.diagnose:
-            where = "" if not failure.where else f", first at {list(failure.where)}"
             return f"{self.name}: wrong in {failure.name}{where}."
         says = self._recognised()
         how = "gives these very numbers" if failure.mine is not None else "fails in this very way"
         diagnosis = f"A common mistake {how}: {says}." if says else None
         called = _called(failure) if self.tells_calls else ""
-        return _lines(f"{self.name}: wrong", str(failure), called, diagnosis)
+        words = str(failure) if self.values or failure.where is None else f"{failure.name} is wrong{where}."
+        return _lines(f"{self.name}: wrong", words, called, diagnosis)
 
     def _recognised(self):
         """The words of the named mistake that does in every comparison just what the answers do, or None."""

@@ -1093,6 +1093,15 @@ def test_no_mistake_is_named_where_the_check_does_not_diagnose(solution):
     )
 
 
+def test_a_check_can_keep_the_numbers_of_the_reference_to_itself(solution):
+    solution(FORGETS.format(says="left out"))
+    check = SCALES.replace("@check", "@check(values=False)")
+    told = refused("def scale_vjp(dy, x): return np.cos(x)" + check).splitlines()
+    assert told[:2] == ["scale_vjp_is_right: wrong", "dx is wrong, first at [0]."]
+    assert told[-1] == "A common mistake gives these very numbers: left out."
+    assert "dx has shape (2,), the reference (3,)." in refused("def scale_vjp(dy, x): return np.zeros(2)" + check)
+
+
 def test_recognising_leaves_the_notebook_as_it_was(solution):
     solution(FORGETS.format(says="left out"))
     namespace = notebook("def scale_vjp(dy, x): return dy * np.cos(x)" + SCALES)

@@ -264,9 +264,9 @@ class _Grading:
         """The check that a pristine cell makes, with the seeds of this grading."""
         made = []
 
-        def check(function=None, *, points=1, diagnose=True, inplace=False):
+        def check(function=None, *, points=1, diagnose=True, values=True, inplace=False):
             def decorate(function):
-                made.append(_GradedCheck(function, points, diagnose, inplace))
+                made.append(_GradedCheck(function, points, diagnose, values, inplace))
                 return made[-1]
 
             return decorate if function is None else decorate(function)
