@@ -434,7 +434,7 @@ def test_the_plugin_reports_the_same(handed_in, options):
     for case in ElementTree.parse(handed_in / "found.xml").iter("testcase"):
         rows.append({item.get("name"): item.get("value") for item in case.iter("property")})
     assert statuses(rows) == EXPECTED
-    assert "a Jacobian has a row for each output" in run.stdout
+    assert "a Jacobian has one for each output" in run.stdout
 
 
 def test_the_plugin_does_not_start_inside_the_submissions(handed_in):
