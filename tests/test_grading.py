@@ -255,8 +255,13 @@ EVERY_PATH = """def backward_order(inputs, root):
 
 def test_a_known_mistake_is_named_where_the_check_hands_out_a_given_class(tmp_path):
     stem, question = "63-engine", "backward_order_of_graphs_in_lists"
-    path = with_answers(tmp_path, EXERCISES / f"{stem}.ipynb", backward_order=EVERY_PATH)
+    path, mark = with_answers(tmp_path, EXERCISES / f"{stem}.ipynb", backward_order=EVERY_PATH), tmp_path / "ran"
+    notebook = json.loads(path.read_text())
+    (counted,) = [cell for cell in notebook["cells"] if cell["id"] == "63-engine-counted"]
+    counted["source"] = [*counted["source"], f"\n\nopen({str(mark)!r}, 'w').close()"]  # a given cell, changed
+    path.write_text(json.dumps(notebook))
     result = by_question(graded(path, stem=stem))[question]
+    assert not mark.exists()
     assert "After the call backward_order(Counted," in result.reason
     assert "A common mistake fails in this very way: a value moves to the end at each visit" in result.reason
 

@@ -139,7 +139,7 @@ class _GradedCheck(Check):
     """A check that runs on its own seeds, and only when it is told to."""
 
     seeds = ()
-    student_side = ()  # the sources of the cells that were given to the student and ran in the sandbox
+    student_side = ()  # sources of the release's cells that run in the sandbox; never what the student made of them
 
     def failure(self):
         """What is wrong, in words with a diagnosis, or None."""
